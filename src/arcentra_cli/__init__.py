@@ -1,0 +1,1 @@
+"""The command line `arcentra`: talks gRPC to a control plane, and nothing else."""

@@ -1,0 +1,1 @@
+"""Arcentra Server: a self-hosted CI/CD control plane over gRPC and PostgreSQL."""
