@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """AdminService answers what operators and the command line ask of the server itself.
+    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+
+    Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
 
     def __init__(self, channel):
@@ -48,18 +50,20 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """AdminService answers what operators and the command line ask of the server itself.
+    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+
+    Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
 
     def WhoAmI(self, request, context):
-        """WhoAmI answers the caller that the credential of this call belongs to.
+        """WhoAmI answers the caller that the credential of this call belongs to. Any credential may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """ListAgents answers every registered agent, by name.
+        """ListAgents answers every registered agent, by name, without pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +91,9 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """AdminService answers what operators and the command line ask of the server itself.
+    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+
+    Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
 
     @staticmethod

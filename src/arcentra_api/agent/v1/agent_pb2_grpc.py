@@ -26,7 +26,13 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """AgentService is called by agents for themselves, with `authorization: Bearer <agent token>`; only Register takes a
+    registration token instead, and CancelStepRun and CancelJobRun are calls of people.
+
+    Every method may also answer UNAUTHENTICATED (no, unknown, expired or revoked credential), PERMISSION_DENIED (role
+    not allowed, or `agent_id` is not the caller), INVALID_ARGUMENT (missing or malformed field), RESOURCE_EXHAUSTED
+    (rate, size or stream limit) and UNAVAILABLE (the server is starting or stopping: try again).
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -87,64 +93,114 @@ class AgentServiceStub:
 
 
 class AgentServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """AgentService is called by agents for themselves, with `authorization: Bearer <agent token>`; only Register takes a
+    registration token instead, and CancelStepRun and CancelJobRun are calls of people.
+
+    Every method may also answer UNAUTHENTICATED (no, unknown, expired or revoked credential), PERMISSION_DENIED (role
+    not allowed, or `agent_id` is not the caller), INVALID_ARGUMENT (missing or malformed field), RESOURCE_EXHAUSTED
+    (rate, size or stream limit) and UNAVAILABLE (the server is starting or stopping: try again).
+    """
 
     def Heartbeat(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Heartbeat tells that the agent is alive and renews all its leases. Due every RegisterResponse.heartbeat_interval;
+        an agent without contact for the lease time (30 s) is OFFLINE and loses its leases. Safe to repeat.
+        Not needed beside Connect or AgentChannel, whose messages count as contact.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Register joins an agent, by a registration token, or brings a known one back under its id, by its own token.
+        Repeating it with `agent_id` and the agent's token keeps the id and updates the rest; each call with a registration
+        token uses the token up once and makes a new agent.
+        UNAUTHENTICATED: the token is unknown, expired or used up, or does not belong to `agent_id`. RESOURCE_EXHAUSTED:
+        too many failed attempts from this peer.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unregister(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Unregister removes the agent and voids its token. Its leases end as those of a lost agent: what has not started
+        returns to the queue, what has fails with `agent_lost`. A repetition answers UNAUTHENTICATED, as the token is gone.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FetchStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """FetchStepRun leases step runs to the caller, the pull twin of Connect. It answers OK and an empty list when there
+        is nothing. Every step run is to be reported RUNNING, and that report answered OK, before its process starts; one
+        that is not reported within the lease time returns to the queue.
+        Not idempotent: a repetition leases further step runs. FAILED_PRECONDITION: the agent waits for approval or is
+        disabled.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportStepRunStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ReportStepRunStatus reports RUNNING before the process starts, then one final status: SUCCESS, FAILED, CANCELLED or
+        TIMEOUT. Committed when it answers. Idempotent: a repeated report of the same status answers OK. Once a
+        cancellation is asked for, any final report answers OK and the step run ends CANCELLED (TIMEOUT, if time was the
+        cause).
+        INVALID_ARGUMENT: a status an agent cannot report. PERMISSION_DENIED: the step run is unknown or not leased to the
+        caller. FAILED_PRECONDITION: reason LEASE_LOST (the lease has ended, or another lease or attempt is in force) or
+        INVALID_TRANSITION (the step run has ended otherwise); the report changed nothing, and the agent stops the process.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportJobRunStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ReportJobRunStatus tells what the agent knows of a job run as a whole: artifact addresses, and with FAILED that it
+        gives the job up: the step run in force fails and the rest is skipped. Any other status changes nothing, as a job
+        run's status is derived from its step runs. Idempotent: the last report stays.
+        PERMISSION_DENIED: the job run is unknown or not held by the caller. INVALID_ARGUMENT: `status` is no
+        PipelineStatus.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """CancelStepRun cancels a step run for a user. A PENDING or QUEUED one is CANCELLED at once; for a RUNNING one the
+        cancellation is asked for: its agent is told now, or at its next contact, kills the process and reports the end.
+        The rest of the job is skipped. Idempotent: a step run that is cancelled, or whose cancellation was asked for,
+        answers OK.
+        NOT_FOUND: unknown step run. FAILED_PRECONDITION, reason INVALID_TRANSITION: it has ended otherwise.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJobRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """CancelJobRun cancels, for a user, a job that has not ended: its step run in force is cancelled as by CancelStepRun,
+        the rest is skipped. Idempotent likewise.
+        NOT_FOUND: unknown job run. FAILED_PRECONDITION, reason INVALID_TRANSITION: the job run has ended otherwise.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateLabels(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """UpdateLabels changes the labels the agent claims; the scheduler uses the result at once. Labels given by the server
+        win over it. Idempotent. INVALID_ARGUMENT names the labels at fault.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Connect(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """Connect is the control channel of an agent: one long stream on which the server pushes dispatches and cancels and
+        the agent acknowledges, reports and beats. The first message names the agent and should be a heartbeat. After a
+        reconnect the server sends again every lease that is not acknowledged, under the same `command_id`, and a cancel
+        for each step run named in the heartbeat that the agent no longer holds.
+        Refused reports are named in `refusals` and leave the stream open. It ends with UNAVAILABLE when the server stops,
+        DEADLINE_EXCEEDED when the first message or later ones stay away, PERMISSION_DENIED when `agent_id` is not the
+        caller, FAILED_PRECONDITION while the agent waits for approval.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -211,7 +267,13 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """Missing associated documentation comment in .proto file."""
+    """AgentService is called by agents for themselves, with `authorization: Bearer <agent token>`; only Register takes a
+    registration token instead, and CancelStepRun and CancelJobRun are calls of people.
+
+    Every method may also answer UNAUTHENTICATED (no, unknown, expired or revoked credential), PERMISSION_DENIED (role
+    not allowed, or `agent_id` is not the caller), INVALID_ARGUMENT (missing or malformed field), RESOURCE_EXHAUSTED
+    (rate, size or stream limit) and UNAVAILABLE (the server is starting or stopping: try again).
+    """
 
     @staticmethod
     def Heartbeat(request,

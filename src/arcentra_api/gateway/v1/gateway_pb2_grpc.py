@@ -26,7 +26,14 @@ if _version_not_supported:
 
 
 class GatewayServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """GatewayService is called by agents, with their own token, for their own step runs.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed, or an `agent_id` is not the
+    caller), INVALID_ARGUMENT (malformed message, no handshake first), RESOURCE_EXHAUSTED (rate or stream limit; the
+    trailer `retry-after-ms` says when to try again), DEADLINE_EXCEEDED (the handshake, or a next batch, stays away) and
+    UNAVAILABLE. What was stored before a failure stays stored, so a client simply sends again what it knows no answer
+    for.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -47,16 +54,34 @@ class GatewayServiceStub:
 
 
 class GatewayServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """GatewayService is called by agents, with their own token, for their own step runs.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed, or an `agent_id` is not the
+    caller), INVALID_ARGUMENT (malformed message, no handshake first), RESOURCE_EXHAUSTED (rate or stream limit; the
+    trailer `retry-after-ms` says when to try again), DEADLINE_EXCEEDED (the handshake, or a next batch, stays away) and
+    UNAVAILABLE. What was stored before a failure stays stored, so a client simply sends again what it knows no answer
+    for.
+    """
 
     def PushLogs(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """PushLogs stores log batches: a handshake, then batches, then one answer when the client closes its side. Batches
+        are committed before the answer. Idempotent: a batch that is stored already (same step run and `seq`) counts as
+        accepted. A loss becomes a gap that readers see, never a silent one.
+        INVALID_ARGUMENT: a batch that does not unpack to its `raw_size`, or exceeds 1 MiB. Batches of a step run that is
+        not the caller's (NOT_LEASED), or beyond the log limit of the step run (LIMIT_REACHED, 512 MiB by default), are
+        named in `rejections`.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PushEvents(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """PushEvents stores events exactly once: a handshake, then batches, then one answer when the client closes its side.
+        Events are committed before the answer. Idempotent by `event_id`: a stored event sent again counts as accepted. The
+        seq of an agent has no holes: an event that is not the next one answers STATUS_OUT_OF_ORDER with `expected_seq`,
+        from which the client sends again.
+        INVALID_ARGUMENT: more than 256 events in a batch. An event over 64 KiB, or malformed, is named in `rejections`.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -83,7 +108,14 @@ def add_GatewayServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GatewayService:
-    """Missing associated documentation comment in .proto file."""
+    """GatewayService is called by agents, with their own token, for their own step runs.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed, or an `agent_id` is not the
+    caller), INVALID_ARGUMENT (malformed message, no handshake first), RESOURCE_EXHAUSTED (rate or stream limit; the
+    trailer `retry-after-ms` says when to try again), DEADLINE_EXCEEDED (the handshake, or a next batch, stays away) and
+    UNAVAILABLE. What was stored before a failure stays stored, so a client simply sends again what it knows no answer
+    for.
+    """
 
     @staticmethod
     def PushLogs(request_iterator,

@@ -26,7 +26,13 @@ if _version_not_supported:
 
 
 class PipelineServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """PipelineService is for people and programs that define, run and watch pipelines. Reading needs role `viewer`,
+    trigger, stop, pause and resume `trigger`, changing definitions `maintainer`.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (missing or
+    malformed field, with its path), NOT_FOUND (unknown or deleted, or out of the caller's sight), ABORTED (another
+    writer was first: try again), RESOURCE_EXHAUSTED and UNAVAILABLE.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -97,77 +103,108 @@ class PipelineServiceStub:
 
 
 class PipelineServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """PipelineService is for people and programs that define, run and watch pipelines. Reading needs role `viewer`,
+    trigger, stop, pause and resume `trigger`, changing definitions `maintainer`.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (missing or
+    malformed field, with its path), NOT_FOUND (unknown or deleted, or out of the caller's sight), ABORTED (another
+    writer was first: try again), RESOURCE_EXHAUSTED and UNAVAILABLE.
+    """
 
     def CreatePipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """CreatePipeline stores a new definition. It is checked in full: INVALID_ARGUMENT names every fault at once, each
+        with its field path (e.g. `jobs[1].steps[0].timeout`).
+        ALREADY_EXISTS: the namespace has a pipeline of this name; so a repetition with a name makes no second one.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """UpdatePipeline changes a definition; checked as by CreatePipeline. What is empty stays as it is; ApplyPipeline
+        replaces all. Runs that exist go on with their own version. Idempotent: a call that changes nothing makes no new
+        version.
+        NOT_FOUND: unknown or deleted pipeline. ALREADY_EXISTS: the namespace has another pipeline of the new name.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """GetPipeline answers one pipeline with its definition now in force.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPipelines(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ListPipelines answers the pipelines, without deleted ones, that match every filter given; by default newest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeletePipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """DeletePipeline takes a pipeline out of use; its runs stay readable and its name is free again. A repetition answers
+        NOT_FOUND. FAILED_PRECONDITION: a run of it has not ended.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TriggerPipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """TriggerPipeline starts a run of the definition now in force. The run, its job runs and step runs are stored when it
+        answers. Idempotent by `request_id`: the same key answers with the same run; without a key each call starts a run.
+        FAILED_PRECONDITION: the pipeline is disabled. INVALID_ARGUMENT: malformed branch, commit or variables.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopPipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """StopPipeline cancels all of a run that has not ended, and is final: what waits ends at once (CANCELLED, or SKIPPED
+        behind a cancelled step), what runs is asked to stop and ends when its agent reports. Idempotent: a run that is
+        cancelled, or being cancelled, answers OK.
+        FAILED_PRECONDITION, reason INVALID_TRANSITION: the run has ended otherwise.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPipelineRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """GetPipelineRun answers one run with its job runs and their step runs.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPipelineRuns(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ListPipelineRuns answers the runs that match every filter given, without their job runs; by default newest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PausePipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """PausePipeline starts nothing new of a run; steps that run go on to their end. Idempotent: a paused run answers OK.
+        FAILED_PRECONDITION, reason INVALID_TRANSITION: the run has ended.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumePipeline(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ResumePipeline lets a paused run go on. Idempotent: an unfinished run that is not paused answers OK.
+        FAILED_PRECONDITION, reason INVALID_TRANSITION: the run has ended.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ApplyPipeline(self, request, context):
-        """ApplyPipeline creates the pipeline that a document names, or updates it when its definition differs. Repeating a
-        call changes nothing. Every fault of the document is named at once, with its path, line and column.
+        """ApplyPipeline creates the pipeline that a document names, or replaces its definition when it differs. Idempotent: a
+        repetition changes nothing and says so.
+        INVALID_ARGUMENT: every fault of the document at once, with its path, line and column.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -245,7 +282,13 @@ def add_PipelineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PipelineService:
-    """Missing associated documentation comment in .proto file."""
+    """PipelineService is for people and programs that define, run and watch pipelines. Reading needs role `viewer`,
+    trigger, stop, pause and resume `trigger`, changing definitions `maintainer`.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (missing or
+    malformed field, with its path), NOT_FOUND (unknown or deleted, or out of the caller's sight), ABORTED (another
+    writer was first: try again), RESOURCE_EXHAUSTED and UNAVAILABLE.
+    """
 
     @staticmethod
     def CreatePipeline(request,

@@ -26,7 +26,13 @@ if _version_not_supported:
 
 
 class StepRunServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """StepRunService is for people and programs that look at or steer single step runs. Reading needs role `viewer`, cancel
+    and retry `trigger`, the rest `maintainer`.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (missing or
+    malformed field, with its path), NOT_FOUND (unknown id, or out of the caller's sight), ABORTED (another writer was
+    first: try again), RESOURCE_EXHAUSTED and UNAVAILABLE.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -77,52 +83,75 @@ class StepRunServiceStub:
 
 
 class StepRunServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """StepRunService is for people and programs that look at or steer single step runs. Reading needs role `viewer`, cancel
+    and retry `trigger`, the rest `maintainer`.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (missing or
+    malformed field, with its path), NOT_FOUND (unknown id, or out of the caller's sight), ABORTED (another writer was
+    first: try again), RESOURCE_EXHAUSTED and UNAVAILABLE.
+    """
 
     def CreateStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """CreateStepRun appends a step run to a job of an unfinished run; a `job_name` the run does not have makes an ad-hoc
+        job of it. It goes through the queue like any other. Not idempotent: each call makes a step run.
+        NOT_FOUND: unknown run or job run. FAILED_PRECONDITION: the run, or the job, has ended.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """GetStepRun answers one step run.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStepRuns(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ListStepRuns answers the step runs that match every filter given, by default newest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """UpdateStepRun changes a step run that has not been dispatched. Idempotent. FAILED_PRECONDITION, reason
+        INVALID_TRANSITION: it is dispatched or has ended.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """DeleteStepRun removes an ad-hoc step run (made by CreateStepRun) that has ended. A repetition answers NOT_FOUND.
+        FAILED_PRECONDITION: it has not ended, or belongs to the definition of its run.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """CancelStepRun cancels a step run. A PENDING or QUEUED one is CANCELLED at once; for a RUNNING one the cancellation
+        is asked for: its agent is told now, or at its next contact, kills the process and reports the end. The rest of the
+        job is skipped. Idempotent: a step run that is cancelled, or whose cancellation was asked for, answers OK.
+        FAILED_PRECONDITION, reason INVALID_TRANSITION: it has ended otherwise.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryStepRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """RetryStepRun runs an ended step run again as a new one, with a new id and the next attempt number; the old one
+        stays as it is, its job and run open again. Not idempotent: each call that answers OK makes a new attempt.
+        FAILED_PRECONDITION: it has not ended, or is not the latest attempt.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStepRunArtifacts(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """ListStepRunArtifacts answers the artifacts of a step run, by name, with addresses to download them from.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -179,7 +208,13 @@ def add_StepRunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StepRunService:
-    """Missing associated documentation comment in .proto file."""
+    """StepRunService is for people and programs that look at or steer single step runs. Reading needs role `viewer`, cancel
+    and retry `trigger`, the rest `maintainer`.
+
+    Every method may also answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (missing or
+    malformed field, with its path), NOT_FOUND (unknown id, or out of the caller's sight), ABORTED (another writer was
+    first: try again), RESOURCE_EXHAUSTED and UNAVAILABLE.
+    """
 
     @staticmethod
     def CreateStepRun(request,

@@ -26,7 +26,17 @@ if _version_not_supported:
 
 
 class StreamServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """StreamService tells what changes while it changes; AgentChannel is for agents, the rest for people (role `viewer`).
+    A status stream sends the current state of all that matches, then every change once and in order. Each message
+    carries an `event_id`; a stream opened with it as `after_event_id` goes on after it without gap or repeat, over
+    reconnects and restarts of the server. A stream bound to named runs, jobs or step runs ends OK when all of them have
+    ended; others end only with an error.
+
+    Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (malformed id or
+    `after_event_id`), NOT_FOUND (a named thing is unknown, or out of the caller's sight), RESOURCE_EXHAUSTED (too many
+    streams, or the reader is too slow: go on from the last `event_id` received) and UNAVAILABLE (the server stops: go on
+    likewise).
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -72,47 +82,68 @@ class StreamServiceStub:
 
 
 class StreamServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """StreamService tells what changes while it changes; AgentChannel is for agents, the rest for people (role `viewer`).
+    A status stream sends the current state of all that matches, then every change once and in order. Each message
+    carries an `event_id`; a stream opened with it as `after_event_id` goes on after it without gap or repeat, over
+    reconnects and restarts of the server. A stream bound to named runs, jobs or step runs ends OK when all of them have
+    ended; others end only with an error.
+
+    Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (malformed id or
+    `after_event_id`), NOT_FOUND (a named thing is unknown, or out of the caller's sight), RESOURCE_EXHAUSTED (too many
+    streams, or the reader is too slow: go on from the last `event_id` received) and UNAVAILABLE (the server stops: go on
+    likewise).
+    """
 
     def StreamStepRunStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """StreamStepRunStatus tells the states of step runs.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamJobStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """StreamJobStatus tells the states of job runs, and each change of their counters.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamPipelineStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """StreamPipelineStatus tells the states of pipeline runs, and each change of their counters.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AgentChannel(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """AgentChannel is the pull-driven twin of AgentService.Connect, called by agents: a fetch is answered by an
+        assignment, a report by an acknowledgement, a heartbeat by an acknowledgement; cancels and settings are pushed.
+        Rules, leases and refusals are those of FetchStepRun and ReportStepRunStatus.
+        PERMISSION_DENIED: `agent_id` is not the caller. FAILED_PRECONDITION: the agent waits for approval. A refused
+        report leaves the stream open.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamAgentStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """StreamAgentStatus tells the states of agents.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """StreamEvents tells what happened to step runs, jobs, pipeline runs and agents.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamStepRunLogs(self, request, context):
-        """StreamStepRunLogs sends the log of a step run from a byte offset: what is stored, then what arrives, until the step
-        run ended and its log is complete.
+        """StreamStepRunLogs sends the log of a step run from a byte offset: what is stored, then, with `follow`, what
+        arrives, until the step run has ended and its log is complete; then it ends OK. To go on, open it again at the next
+        offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +196,17 @@ def add_StreamServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StreamService:
-    """Missing associated documentation comment in .proto file."""
+    """StreamService tells what changes while it changes; AgentChannel is for agents, the rest for people (role `viewer`).
+    A status stream sends the current state of all that matches, then every change once and in order. Each message
+    carries an `event_id`; a stream opened with it as `after_event_id` goes on after it without gap or repeat, over
+    reconnects and restarts of the server. A stream bound to named runs, jobs or step runs ends OK when all of them have
+    ended; others end only with an error.
+
+    Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), INVALID_ARGUMENT (malformed id or
+    `after_event_id`), NOT_FOUND (a named thing is unknown, or out of the caller's sight), RESOURCE_EXHAUSTED (too many
+    streams, or the reader is too slow: go on from the last `event_id` received) and UNAVAILABLE (the server stops: go on
+    likewise).
+    """
 
     @staticmethod
     def StreamStepRunStatus(request,

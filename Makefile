@@ -1,0 +1,48 @@
+# `make` alone says what there is. Each target sets up the environment first; that costs nothing when nothing changed.
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+ONLY ?=
+ARGS ?=
+
+.PHONY: help setup demo serve test test-fast check lint proto migrate bench lock clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install the pinned environment into .venv
+	@tools/setup.sh
+
+demo: setup ## Build this repository with a pipeline of its own: server, database, agent, run, exit code
+	@tools/demo.sh
+
+serve: setup ## Run server, database and a local agent on the default ports, data in ./.data
+	$(BIN)/arcentra-server dev --data-dir .data
+
+test: setup ## Run all tests (ARGS="-k name" for some)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+test-fast: setup ## Run the tests without real kills and load
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
+
+check: setup ## Run every check of the tree (ONLY=lint,types for some)
+	@$(BIN)/python -m tools.check $(if $(ONLY),--only $(ONLY))
+
+lint: setup ## Run the checks that take no database and no type checker
+	@$(BIN)/python -m tools.check --quick
+
+proto: setup ## Write the stubs of proto/ to src/arcentra_api
+	$(BIN)/python tools/gen_proto.py
+
+migrate: setup ## Bring the database of ./.data (or ARGS="--database-url URL") to the newest schema
+	$(BIN)/arcentra-server migrate $(or $(ARGS),--data-dir .data)
+
+bench: setup ## Run the benchmarks beside their limits (ONLY=name for one)
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+lock: setup ## Pin the dependencies of pyproject.toml anew
+	@tools/lock.sh
+
+clean: ## Remove what the targets made, except the data in ./.data
+	rm -rf .venv dist .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Benchmarks: the real server beside programs that show what the machine allows."""

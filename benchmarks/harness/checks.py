@@ -1,0 +1,50 @@
+"""Checks after every run: a fast server that lost, repeated or forgot something has no figure."""
+
+import asyncpg
+
+from benchmarks.harness.subjects import Subject
+
+EVENTS_A_STEP = 3
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+
+FEWEST_EVENTS = """
+SELECT coalesce(min(n), 0) FROM (
+    SELECT count(e.step_run_id) AS n FROM step_runs s LEFT JOIN events e ON e.step_run_id = s.id GROUP BY s.id
+) counted
+"""
+
+
+async def check_database(subject: Subject, steps: int) -> list[str]:
+    """Faults in what the database holds after `steps` step runs were triggered; none when all is well."""
+    connection = await asyncpg.connect(subject.dsn)
+    try:
+        faults = [
+            f"PostgreSQL runs with {name} = {value}"
+            for name, expected in DURABLE.items()
+            if (value := await connection.fetchval("SELECT current_setting($1)", name)) != expected
+        ]
+        done = await connection.fetchval(f"SELECT count(*) FROM step_runs WHERE {subject.succeeded}")  # noqa: S608 - a constant of this package
+        if done != steps:
+            faults.append(f"{steps} step runs triggered, {done} SUCCESS in the database")
+        fewest = await connection.fetchval(FEWEST_EVENTS)
+        if fewest < EVENTS_A_STEP:
+            faults.append(f"a step run with {fewest} events; each has at least {EVENTS_A_STEP}")
+        return faults
+    finally:
+        await connection.close()
+
+
+def check_load(figures: dict[str, float], steps: int) -> list[str]:
+    """Faults the fake agents saw."""
+    faults = [
+        f"{figures[name]:.0f} {what}"
+        for name, what in (
+            ("duplicates", "step runs dispatched twice"),
+            ("refused", "reports refused"),
+            ("cancelled", "cancels nobody asked for"),
+        )
+        if figures[name]
+    ]
+    if figures["done"] != steps:
+        faults.append(f"{steps} step runs triggered, {figures['done']:.0f} acknowledged")
+    return faults

@@ -1,0 +1,59 @@
+"""Work for the fake agents, made through the API as a user makes it."""
+
+import asyncio
+from dataclasses import dataclass
+
+from grpc import aio
+
+from arcentra_api.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from benchmarks.harness.subjects import Subject
+
+TRIGGERS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A pipeline of independent jobs, each of `steps` shell steps."""
+
+    jobs: int
+    steps: int
+
+    def request(self) -> pipeline_pb2.CreatePipelineRequest:
+        """The call that creates it."""
+        request = pipeline_pb2.CreatePipelineRequest(namespace="benchmark", name=f"bench-{self.jobs}x{self.steps}")
+        for job_number in range(self.jobs):
+            job = request.jobs.add(name=f"job-{job_number}")
+            for step_number in range(self.steps):
+                step = job.steps.add(name=f"step-{step_number}", uses="shell", run_on_agent=True)
+                step.args.update({"script": "exit 0"})
+        return request
+
+
+async def create_pipeline(subject: Subject, shape: Shape) -> str:
+    """Create the pipeline; answers its id."""
+    async with aio.insecure_channel(subject.target) as channel:
+        stub = pipeline_pb2_grpc.PipelineServiceStub(channel)
+        response = await stub.CreatePipeline(shape.request(), metadata=user(subject))
+        return response.pipeline_id
+
+
+async def trigger(subject: Subject, pipeline_id: str, runs: int) -> None:
+    """Trigger a pipeline `runs` times, a few calls at once."""
+    async with aio.insecure_channel(subject.target) as channel:
+        stub = pipeline_pb2_grpc.PipelineServiceStub(channel)
+        gate = asyncio.Semaphore(TRIGGERS_AT_ONCE)
+
+        async def once() -> None:
+            async with gate:
+                await stub.TriggerPipeline(
+                    pipeline_pb2.TriggerPipelineRequest(pipeline_id=pipeline_id), metadata=user(subject)
+                )
+
+        async with asyncio.TaskGroup() as calls:
+            for _ in range(runs):
+                calls.create_task(once())
+
+
+def user(subject: Subject) -> tuple[tuple[str, str], ...]:
+    """Metadata of a call by the administrator."""
+    return (("authorization", f"Bearer {subject.admin_token}"),)

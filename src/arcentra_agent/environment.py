@@ -1,0 +1,66 @@
+"""The environment variables of a step: a small clean base, then what the pipeline says, then what the agent knows."""
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from arcentra_api.agent.v1 import agent_pb2
+
+_BASE = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
+_DEFAULTS = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/",
+    "LANG": "C.UTF-8",
+}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# The agent's own options travel in the environment too; a step must never see them.
+_OWN_PREFIX = "ARCENTRA_"
+
+
+class BadEnvironmentError(ValueError):
+    """A variable has a name or a value no process can have."""
+
+
+def base_environment(agent_environ: Mapping[str, str], pass_env: Iterable[str] = ()) -> dict[str, str]:
+    """Return what every step starts from: the base names and those that match a pattern of `pass_env`."""
+    patterns = (*_BASE, *pass_env)
+    passed = {
+        name: value
+        for name, value in agent_environ.items()
+        if not name.startswith(_OWN_PREFIX) and any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    return _DEFAULTS | passed
+
+
+def step_environment(base: Mapping[str, str], run: agent_pb2.StepRun, workspace: Path) -> dict[str, str]:
+    """Return the whole environment of a step run; what comes later wins.
+
+    Raises:
+        BadEnvironmentError: names the variable that has a bad name or a NUL in its value.
+    """
+    given = {**run.env, **run.secrets}
+    for name, value in given.items():
+        if not _NAME.fullmatch(name):
+            raise BadEnvironmentError(f"env: expected a name of letters, digits and _, got {name[:64]!r}")
+        if "\0" in value:
+            raise BadEnvironmentError(f"env: the value of {name} contains a NUL character")
+    return {**base, **given, **_facts(run, workspace)}
+
+
+def _facts(run: agent_pb2.StepRun, workspace: Path) -> dict[str, str]:
+    return {
+        "CI": "true",
+        "ARCENTRA": "true",
+        "ARCENTRA_STEP_RUN_ID": run.step_run_id,
+        "ARCENTRA_PIPELINE_ID": run.pipeline_id,
+        "ARCENTRA_RUN_ID": run.pipeline_run_id,
+        "ARCENTRA_JOB_NAME": run.job_name,
+        "ARCENTRA_STEP_NAME": run.step_name,
+        "ARCENTRA_WORKSPACE": str(workspace),
+        "ARCENTRA_ATTEMPT": str(run.attempt or 1),
+    }

@@ -1,0 +1,77 @@
+"""How far the log of one step run is cut into batches, and how far the server has it. Pure.
+
+A batch, once cut, keeps its number, offset and size for ever: whatever is sent again is identical, so the server can
+drop what it already has.
+"""
+
+from dataclasses import dataclass
+
+CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a log: `size` raw bytes from `offset`, number `seq` counted from 1."""
+
+    seq: int
+    offset: int
+    size: int
+
+
+class LogCursor:
+    """The chunks of one log, oldest first, and which of them are stored."""
+
+    def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._chunk_bytes = chunk_bytes
+        self._chunks: list[Chunk] = []
+        self._stored = 0
+        self._cut = 0
+        self._given_up = ""
+
+    @property
+    def given_up(self) -> str:
+        """Why nothing more is sent, or an empty text."""
+        return self._given_up
+
+    @property
+    def stored_bytes(self) -> int:
+        if not self._stored:
+            return 0
+        last = self._chunks[self._stored - 1]
+        return last.offset + last.size
+
+    def has_unsent(self, available: int) -> bool:
+        """Tell whether a log of `available` bytes has any that the server has not."""
+        return not self._given_up and self.stored_bytes < available
+
+    def is_settled(self, size: int) -> bool:
+        """Tell whether a log that ended with `size` bytes needs nothing more."""
+        return not self.has_unsent(size)
+
+    def next_chunks(self, available: int, limit: int) -> list[Chunk]:
+        """Return the first `limit` chunks that are not stored, cutting new ones out of `available` bytes."""
+        if self._given_up:
+            return []
+        while self._cut < available and len(self._chunks) - self._stored < limit:
+            size = min(self._chunk_bytes, available - self._cut)
+            self._chunks.append(Chunk(len(self._chunks) + 1, self._cut, size))
+            self._cut += size
+        return self._chunks[self._stored : self._stored + limit]
+
+    def store(self, seq: int) -> None:
+        """Note that the server has everything up to chunk `seq`."""
+        self._stored = max(self._stored, min(seq, len(self._chunks)))
+
+    def out_of_order(self, seq: int) -> None:
+        """Note that the server refused chunk `seq` because it misses an earlier one.
+
+        If everything before was acknowledged, the server lost what it acknowledged: all of it is sent again.
+        """
+        if seq == self._stored + 1:
+            self._stored = 0
+        else:
+            self.store(seq - 1)
+
+    def give_up(self, reason: str) -> None:
+        """Send nothing more: the server does not want this log."""
+        self._given_up = self._given_up or reason

@@ -1,0 +1,108 @@
+"""The output of one step run, on its way from its processes into a file on disk.
+
+The processes get a pipe and not the file: scripts that write to `/dev/stderr` would truncate a file (`O_TRUNC` through
+`/proc/self/fd`), and a full disk would be the script's problem where it is the agent's. A thread a step copies in large
+pieces and never waits for the event loop or the network, so the copy is not what slows a chatty process down.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import select
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+_PIPE_BYTES = 1 << 20
+_READ_BYTES = 1 << 18
+
+
+class Spool:
+    """A pipe for processes to write to, and the growing file it ends in.
+
+    `on_full` is called once, in the event loop, when the file cannot grow any more; from then on output is read and
+    thrown away, so that the process does not hang while it is being stopped.
+    """
+
+    def __init__(self, path: Path, on_full: Callable[[OSError], None]) -> None:
+        self.path = path
+        self.size = 0
+        self._on_full = on_full
+        self._loop = asyncio.get_running_loop()
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._reader, self._writer = os.pipe()
+        self._stop_reader, self._stop_writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        _widen(self._writer)
+        self._failed = False
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._copy, name=f"spool-{path.stem}", daemon=True)
+        self._thread.start()
+
+    @property
+    def writer(self) -> int:
+        """The descriptor that processes get as their standard output and error."""
+        return self._writer
+
+    async def close(self) -> None:
+        """Copy what is in the pipe, then end, even if a process that escaped still holds the other side open."""
+        if self._writer < 0:
+            return
+        os.close(self._writer)
+        self._writer = -1
+        os.close(self._stop_writer)
+        await self._ended.wait()
+
+    def _copy(self) -> None:
+        poller = select.poll()
+        poller.register(self._reader, select.POLLIN)
+        poller.register(self._stop_reader, select.POLLIN)
+        try:
+            ended = False
+            while not ended:
+                stopping = any(descriptor == self._stop_reader for descriptor, _ in poller.poll())
+                ended = self._drain() or stopping
+        finally:
+            for descriptor in (self._reader, self._stop_reader, self._file):
+                os.close(descriptor)
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _drain(self) -> bool:
+        """Copy until the pipe is empty; tell whether every writer is gone."""
+        while True:
+            try:
+                data = os.read(self._reader, _READ_BYTES)
+            except BlockingIOError:
+                return False
+            if not data:
+                return True
+            self._store(data)
+
+    def _store(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest and not self._failed:
+            try:
+                written = os.write(self._file, rest)
+            except OSError as error:
+                self._failed = True
+                self._loop.call_soon_threadsafe(self._on_full, error)
+                return
+            self.size += written
+            rest = rest[written:]
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell whether the error means that there is no room left, on the disk or in the owner's share of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _widen(descriptor: int) -> None:
+    """Ask for a larger pipe, so that a burst is taken in one go; the default size is good enough where it is refused."""
+    set_size: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if set_size is None:
+        return
+    try:
+        fcntl.fcntl(descriptor, set_size, _PIPE_BYTES)
+    except OSError:
+        return

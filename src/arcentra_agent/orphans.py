@@ -1,0 +1,97 @@
+"""Processes that left their step: children that outlived their parents, and what a killed agent left behind.
+
+The agent is a child subreaper where the kernel has that (Linux): a process that escapes its process group by `setsid`
+becomes a child of the agent when its parent ends, and is found there by the step's name in its environment.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PROC = Path("/proc")
+_log = structlog.get_logger("arcentra_agent")
+
+
+def become_subreaper() -> None:
+    """Adopt orphans from now on; without kernel support nothing changes."""
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (OSError, AttributeError):
+        _log.debug("subreaper_unavailable")
+
+
+def kill_orphans_of(step_run_id: str) -> int:
+    """Kill and reap every adopted process of a step run; return how many. Their own children follow them to the agent."""
+    mark = f"ARCENTRA_STEP_RUN_ID={step_run_id}".encode()
+    killed = 0
+    while found := [pid for pid in _own_children() if mark in _environment(pid)]:
+        for pid in found:
+            _kill(pid)
+            _reap(pid)
+        killed += len(found)
+    return killed
+
+
+def reap_adopted(own: set[int]) -> None:
+    """Reap ended orphans. `own` are the processes that the agent started, whose exit status somebody waits for."""
+    for pid in _own_children():
+        if pid not in own and _state(pid) == "Z":
+            _reap(pid)
+
+
+def kill_stale(work_dir: Path) -> int:
+    """Kill the processes that a killed agent left running under this work directory; return how many."""
+    mark = f"ARCENTRA_WORKSPACE={work_dir}/".encode()
+    killed = 0
+    for pid in _all_processes():
+        if pid != os.getpid() and any(entry.startswith(mark) for entry in _environment(pid)):
+            _kill(pid)
+            killed += 1
+    return killed
+
+
+def _own_children() -> list[int]:
+    pids: list[int] = []
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            pids += [int(pid) for pid in listing.read_text().split()]
+    return pids
+
+
+def _all_processes() -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        for entry in _PROC.iterdir():
+            if entry.name.isdigit():
+                yield int(entry.name)
+
+
+def _environment(pid: int) -> list[bytes]:
+    """Return the environment a process was started with; empty for one that is gone, a zombie or another user's."""
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _state(pid: int) -> str:
+    """Return the kernel's state letter; the name before it may hold anything, so it is found from behind."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)

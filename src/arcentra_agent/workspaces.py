@@ -1,0 +1,105 @@
+"""The directories that the steps of a job share, from its first step on this agent until the server releases the job."""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import structlog
+
+_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DEEPEST = 8
+_log = structlog.get_logger("arcentra_agent")
+
+
+class WorkspaceError(ValueError):
+    """A workspace has a name that is no path below the agent's directory."""
+
+
+class Workspaces:
+    """Which directories exist, for which jobs, and how many steps are in each.
+
+    `remove` is what actually deletes a tree; it is called when the last step has left and every job is released.
+    """
+
+    def __init__(self, root: Path, trash: Path, remove: Callable[[Path], None]) -> None:
+        self._root = root
+        self._trash = trash
+        self._remove = remove
+        self._number = count(1)
+        self._jobs: dict[str, set[str]] = {}
+        self._steps: dict[str, int] = {}
+
+    @property
+    def job_ids(self) -> list[str]:
+        """The jobs whose workspace is kept."""
+        return sorted(set().union(*self._jobs.values()))
+
+    def enter(self, name: str, job_id: str) -> Path:
+        """Make the workspace if it is not there and hold it for a step.
+
+        Raises:
+            WorkspaceError: for a name that is no safe relative path.
+            OSError: when the directory cannot be made.
+        """
+        name = name or job_id
+        path = self._root / _checked(name)
+        path.mkdir(parents=True, exist_ok=True)
+        self._jobs.setdefault(name, set()).add(job_id)
+        self._steps[name] = self._steps.get(name, 0) + 1
+        return path
+
+    def leave(self, name: str, job_id: str) -> None:
+        """Let go of the workspace that a step entered."""
+        name = name or job_id
+        self._steps[name] -= 1
+        self._clear(name)
+
+    def release(self, job_id: str) -> None:
+        """Forget a job that ended; a workspace that no other job needs goes as soon as no step is in it."""
+        for name in [name for name, jobs in self._jobs.items() if job_id in jobs]:
+            self._jobs[name].discard(job_id)
+            self._clear(name)
+
+    def _clear(self, name: str) -> None:
+        if self._steps.get(name) or self._jobs.get(name):
+            return
+        self._steps.pop(name, None)
+        self._jobs.pop(name, None)
+        # Moved first: a job that gets the same name a moment later starts in an empty directory.
+        condemned = self._trash / f"workspace-{next(self._number)}"
+        try:
+            (self._root / name).rename(condemned)
+        except OSError as error:
+            _log.warning("workspace_not_removed", workspace=name, error=str(error))
+            return
+        self._remove(condemned)
+
+
+def _checked(name: str) -> str:
+    parts = name.split("/")
+    if len(parts) > _DEEPEST or not all(_COMPONENT.fullmatch(part) for part in parts):
+        raise WorkspaceError(f"workspace: expected a relative path of letters, digits, '.', '_' and '-', got {name[:128]!r}")
+    return name
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a file or directory tree, read-only directories included; what cannot be deleted is logged and stays."""
+    try:
+        _open_up(path)
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warning("tree_not_removed", path=str(path), error=str(error))
+
+
+def _open_up(root: Path) -> None:
+    """Make every directory of a tree writable: package caches are often written read-only."""
+    for directory, _, _ in os.walk(root):
+        mode = stat.S_IMODE(Path(directory).stat().st_mode)
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            Path(directory).chmod(mode | stat.S_IRWXU)

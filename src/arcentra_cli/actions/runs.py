@@ -1,0 +1,144 @@
+"""`run ...`, and following a run."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from arcentra_api.pipeline.v1 import pipeline_pb2
+from arcentra_cli import exit_codes
+from arcentra_cli.actions.lookup import agent_names, find_pipeline, get_run
+from arcentra_cli.client import Client
+from arcentra_cli.config import OutputFormat, Settings
+from arcentra_cli.errors import CliError
+from arcentra_cli.exit_codes import ExitCode
+from arcentra_cli.follow.reading import Link
+from arcentra_cli.follow.screen import LiveScreen, PlainScreen, Screen
+from arcentra_cli.follow.story import Story
+from arcentra_cli.follow.watch import LogFilter, Watch
+from arcentra_cli.output import console, emit
+from arcentra_cli.render import tables, words
+from arcentra_cli.render.run import run_report
+from arcentra_cli.session import session
+
+# How long a followed run waits for a server that went away.
+LONGEST_OUTAGE_S = 600.0
+
+
+async def list_runs(settings: Settings, pipeline: str | None, status: str | None, page: int, limit: int) -> None:
+    """Show a page of runs, newest first."""
+    async with session(settings) as client:
+        pipeline_id = (await find_pipeline(client, pipeline, settings.namespace)).pipeline_id if pipeline else ""
+        request = pipeline_pb2.ListPipelineRunsRequest(
+            pipeline_id=pipeline_id,
+            namespace=settings.namespace or "",
+            status=_status(status) if status else pipeline_pb2.PIPELINE_STATUS_UNSPECIFIED,
+            page=page,
+            page_size=limit,
+        )
+        reply = await client.read(client.pipelines.ListPipelineRuns, request)
+    emit(settings.output, reply, lambda: tables.runs(reply, time.time()))
+
+
+def _status(word: str) -> pipeline_pb2.PipelineStatus.ValueType:
+    try:
+        return pipeline_pb2.PipelineStatus.Value(f"PIPELINE_STATUS_{word.upper()}")
+    except ValueError:
+        known = ", ".join(sorted(name.removeprefix("PIPELINE_STATUS_").lower() for name in _known_statuses()))
+        raise CliError(f"unknown status {word!r}: one of {known}") from None
+
+
+def _known_statuses() -> Iterable[str]:
+    return (name for name, number in pipeline_pb2.PipelineStatus.items() if number)
+
+
+async def show(settings: Settings, run_id: str) -> None:
+    """Show one run with its steps."""
+    async with session(settings) as client:
+        run = await get_run(client, run_id)
+        agents = await agent_names(client) if settings.output is OutputFormat.TABLE else {}
+    emit(settings.output, run, lambda: run_report(run, agents, time.time()))
+
+
+async def watch(settings: Settings, run_id: str) -> ExitCode:
+    """Follow a run to its end; answers its exit code."""
+    async with session(settings) as client:
+        run = await get_run(client, run_id)
+        past = [
+            step.step_run_id
+            for job in run.job_runs
+            for step in job.step_runs
+            if words.pipeline_status(step.status) in words.TERMINAL
+        ]
+        return await follow_run(client, settings, run_id, past_steps=past)
+
+
+async def follow_run(client: Client, settings: Settings, run_id: str, past_steps: Iterable[str]) -> ExitCode:
+    """Show a run live, then its report; answers its exit code.
+
+    Raises:
+        CliError: Ctrl-C ended the following; the run goes on.
+        grpc.aio.AioRpcError: perhaps in a group; the server refused a call, or stayed away too long.
+    """
+    try:
+        agents = await agent_names(client)
+        await show_live(client, settings, run_id, Story(past_steps, agents))
+        run = await get_run(client, run_id)
+    except asyncio.CancelledError:
+        raise CliError(
+            f"detached, the run goes on: watch it again with `arcentra run watch {run_id}`",
+            ExitCode.INTERRUPTED,
+            prefix="",
+        ) from None
+    agents |= await agent_names(client)
+    emit(settings.output, run, lambda: run_report(run, agents, time.time()))
+    return exit_codes.of_run(words.pipeline_status(run.status))
+
+
+async def show_live(
+    client: Client, settings: Settings, run_id: str, story: Story, logs: LogFilter | None = None
+) -> None:
+    """Show a run live until it has ended; with `logs` only those logs and no changes of state."""
+    screen = _screen(settings, story, states=logs is None)
+    link = Link(screen.notice, LONGEST_OUTAGE_S)
+    with screen:
+        await Watch(client, run_id, story, screen=screen, link=link, logs=logs or LogFilter()).follow()
+
+
+def _screen(settings: Settings, story: Story, *, states: bool) -> Screen:
+    """A live screen for a person; plain lines for a program, on stderr when stdout is for the run as JSON or YAML."""
+    if settings.output is not OutputFormat.TABLE:
+        return PlainScreen(sys.stderr, states=states)
+    target = console()
+    if target.is_terminal and not target.is_dumb_terminal:
+        return LiveScreen(target, lambda: story.progress, states=states)
+    return PlainScreen(sys.stdout, states=states)
+
+
+async def stop(settings: Settings, run_id: str, reason: str) -> None:
+    """Cancel everything of a run that has not ended."""
+    async with session(settings) as client:
+        run = await get_run(client, run_id)
+        request = pipeline_pb2.StopPipelineRequest(pipeline_id=run.pipeline_id, run_id=run_id, reason=reason)
+        reply = await client.write(client.pipelines.StopPipeline, request)
+    emit(settings.output, reply, lambda: Text(f"run {run_id} stopped"))
+
+
+async def pause(settings: Settings, run_id: str, reason: str) -> None:
+    """Start nothing new in a run."""
+    async with session(settings) as client:
+        run = await get_run(client, run_id)
+        request = pipeline_pb2.PausePipelineRequest(pipeline_id=run.pipeline_id, run_id=run_id, reason=reason)
+        reply = await client.write(client.pipelines.PausePipeline, request)
+    emit(settings.output, reply, lambda: Text(f"run {run_id} paused"))
+
+
+async def resume(settings: Settings, run_id: str, reason: str) -> None:
+    """Go on with a paused run."""
+    async with session(settings) as client:
+        run = await get_run(client, run_id)
+        request = pipeline_pb2.ResumePipelineRequest(pipeline_id=run.pipeline_id, run_id=run_id, reason=reason)
+        reply = await client.write(client.pipelines.ResumePipeline, request)
+    emit(settings.output, reply, lambda: Text(f"run {run_id} goes on"))

@@ -1,0 +1,1 @@
+"""The commands and their options, one module a group. What they do is in `actions`."""

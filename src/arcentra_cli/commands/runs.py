@@ -1,0 +1,56 @@
+"""`arcentra run`."""
+
+from typing import Annotated
+
+import typer
+
+from arcentra_cli import actions, runtime
+from arcentra_cli.commands.arguments import Limit, Page, Reason, RunId
+from arcentra_cli.config import Settings
+from arcentra_cli.options import command
+
+app = typer.Typer(help="Runs: list, show, watch, stop, pause, resume.", no_args_is_help=True)
+
+
+@command(app, "list")
+def list_(
+    settings: Settings,
+    pipeline: Annotated[
+        str | None, typer.Option(metavar="PIPELINE", help="Only of this pipeline: NAME, NAMESPACE/NAME or id.")
+    ] = None,
+    status: Annotated[str | None, typer.Option(help="Only in this status, as `running` or `failed`.")] = None,
+    page: Page = 1,
+    limit: Limit = 20,
+) -> None:
+    """List runs, newest first."""
+    runtime.run(actions.runs.list_runs(settings, pipeline, status, page, limit))
+
+
+@command(app, "show")
+def show(settings: Settings, run: RunId) -> None:
+    """Show a run with its jobs and steps."""
+    runtime.run(actions.runs.show(settings, run))
+
+
+@command(app, "watch")
+def watch(settings: Settings, run: RunId) -> None:
+    """Follow a run with its live logs, and exit with its code. Ctrl-C detaches; the run goes on."""
+    runtime.run(actions.runs.watch(settings, run))
+
+
+@command(app, "stop")
+def stop(settings: Settings, run: RunId, reason: Reason = "") -> None:
+    """Cancel everything of a run that has not ended. This is final."""
+    runtime.run(actions.runs.stop(settings, run, reason))
+
+
+@command(app, "pause")
+def pause(settings: Settings, run: RunId, reason: Reason = "") -> None:
+    """Start nothing new in a run; running steps finish."""
+    runtime.run(actions.runs.pause(settings, run, reason))
+
+
+@command(app, "resume")
+def resume(settings: Settings, run: RunId, reason: Reason = "") -> None:
+    """Go on with a paused run."""
+    runtime.run(actions.runs.resume(settings, run, reason))

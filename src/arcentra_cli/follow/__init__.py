@@ -1,0 +1,1 @@
+"""Following a run: what happens as pure state (`story`, `lines`), the reading (`reading`, `watch`), the screen."""

@@ -1,0 +1,53 @@
+"""Prints answers: a table for people, the message itself as JSON or YAML for programs."""
+
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+import yaml
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console, RenderableType
+
+from arcentra_cli.config import OutputFormat
+
+# Rows are not folded for a reader that is no terminal: a row a line is what grep and awk want.
+_UNFOLDED_WIDTH = 4096
+
+
+def console(file: TextIO | None = None) -> Console:
+    """A console on `file`, stdout by default, that never folds or cuts what a program reads."""
+    probe = Console(file=file or sys.stdout, highlight=False, emoji=False, markup=False)
+    if not probe.is_terminal:
+        return Console(file=probe.file, highlight=False, emoji=False, markup=False, width=_UNFOLDED_WIDTH)
+    return probe
+
+
+def emit(output: OutputFormat, message: Message, table: Callable[[], RenderableType]) -> None:
+    """Print one answer in the wanted format; `table` is built only when it is wanted."""
+    if output is OutputFormat.TABLE:
+        target = console()
+        if target.is_terminal:
+            target.print(table(), soft_wrap=False)
+        else:
+            with target.capture() as capture:
+                target.print(table())
+            # Padding up to the widest row says nothing to a program.
+            print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+        return
+    print(serialise(output, message))
+
+
+def serialise(output: OutputFormat, message: Message) -> str:
+    """The message as JSON or YAML, with the field names of the contract and every field that is not set."""
+    document = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    if output is OutputFormat.YAML:
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip("\n")
+    return json_format.MessageToJson(
+        message,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+        ensure_ascii=False,
+    )

@@ -1,0 +1,1 @@
+"""Pure: messages in, tables and lines out. The clock is an argument."""

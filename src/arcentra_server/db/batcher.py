@@ -1,0 +1,73 @@
+"""Natural batching: everything that arrives while one commit runs shares the next.
+
+No timers: idle traffic pays no delay, busy traffic shares the commit. Items are committed in the order in which they
+came. When a batch fails its items are committed one by one, so that one poisoned item never takes others down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from arcentra_server.domain.errors import Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Commits items in batches. `run` must be running, in a TaskGroup, for `submit` to resolve."""
+
+    def __init__(self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, largest: int = 2_000) -> None:
+        self._commit = commit
+        self._largest = largest
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Hand in one item; the future resolves once it is committed, or fails with its own error."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(Unavailable("the server is stopping"))
+            return future
+        self._waiting.append((item, future))
+        self._arrived.set()
+        return future
+
+    async def run(self) -> None:
+        """Commit batches until `close` was called and everything that was handed in is resolved."""
+        while True:
+            while not self._waiting:
+                if self._closed:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            size = min(len(self._waiting), self._largest)
+            await self._settle([self._waiting.popleft() for _ in range(size)])
+
+    def close(self) -> None:
+        """Take nothing more; `run` returns when it has committed the rest."""
+        self._closed = True
+        self._arrived.set()
+
+    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._commit([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the callers, not to this loop
+            if len(batch) == 1:
+                _fail(batch[0][1], error)
+                return
+            for pair in batch:
+                await self._settle([pair])
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Result], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

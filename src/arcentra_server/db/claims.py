@@ -1,0 +1,96 @@
+"""The queue and the leases: what is free, what waits, and the claim that turns one into the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from arcentra_server.db.engine import Tx
+from arcentra_server.domain.selectors import Selector
+from arcentra_server.scheduling.plan import AgentSlots, QueuedStep
+
+_FREE = """
+    SELECT a.id, a.claimed_labels || a.server_labels AS labels, (a.capacity - count(l.id))::int AS free
+      FROM agents a LEFT JOIN leases l ON l.agent_id = a.id AND l.ended_at IS NULL
+     WHERE a.id = ANY($1) AND a.deleted_at IS NULL
+     GROUP BY a.id HAVING a.capacity > count(l.id) ORDER BY a.id
+"""
+# The head of each selector's queue. Rows that another server claims at this moment are passed over.
+_FREE_HEADS = """
+    SELECT q.step_run_id, q.selector_id
+      FROM unnest($1::int[]) AS c(selector_id)
+     CROSS JOIN LATERAL (
+           SELECT step_run_id, selector_id, priority, run_id FROM step_queue
+            WHERE selector_id = c.selector_id AND agent_id IS NULL AND NOT held AND ready_at <= clock_timestamp()
+            ORDER BY priority DESC, run_id, step_run_id
+            LIMIT $2 FOR UPDATE SKIP LOCKED) q
+     ORDER BY q.priority DESC, q.run_id, q.step_run_id LIMIT $2
+"""
+_BOUND_HEADS = """
+    SELECT step_run_id, selector_id, agent_id FROM step_queue
+     WHERE agent_id = ANY($1) AND NOT held AND ready_at <= clock_timestamp()
+     ORDER BY priority DESC, run_id, step_run_id LIMIT $2 FOR UPDATE SKIP LOCKED
+"""
+_CLAIM = """
+    WITH taken AS (
+        DELETE FROM step_queue q USING unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c(lease_id, step_id, agent_id)
+         WHERE q.step_run_id = c.step_id RETURNING c.lease_id, c.step_id, c.agent_id),
+    leased AS (
+        INSERT INTO leases (id, step_run_id, agent_id) SELECT lease_id, step_id, agent_id FROM taken
+        RETURNING id, step_run_id, agent_id)
+    SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, s.dispatch
+      FROM leased JOIN step_runs s ON s.id = leased.step_run_id ORDER BY leased.id
+"""
+_UNACKED = """
+    SELECT l.id, l.step_run_id, l.agent_id, s.attempt, s.dispatch
+      FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+     WHERE l.agent_id = $1 AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
+"""
+_HELD = """
+    SELECT l.step_run_id, s.status, s.cancel_cause, s.cancel_reason
+      FROM leases l JOIN step_runs s ON s.id = l.step_run_id WHERE l.agent_id = $1 AND l.ended_at IS NULL
+"""
+
+
+async def free_slots(tx: Tx, agent_ids: Sequence[UUID]) -> list[AgentSlots]:
+    """Return those of the agents that have room, by the leases they hold."""
+    return [AgentSlots(row["id"], row["labels"], row["free"]) for row in await tx.fetch(_FREE, agent_ids)]
+
+
+async def selectors_after(tx: Tx, selector_id: int) -> dict[int, Selector]:
+    """Return the selectors with a larger id: those that became known since."""
+    rows = await tx.fetch("SELECT id, document FROM selectors WHERE id > $1", selector_id)
+    return {row["id"]: Selector.from_json(row["document"]) for row in rows}
+
+
+async def lock_heads(tx: Tx, selector_ids: Sequence[int], agent_ids: Sequence[UUID], limit: int) -> list[QueuedStep]:
+    """Lock and return the most urgent step runs that any of the agents could take, those bound to one of them first."""
+    bound = await tx.fetch(_BOUND_HEADS, agent_ids, limit)
+    free = await tx.fetch(_FREE_HEADS, selector_ids, limit)
+    steps = [QueuedStep(row["step_run_id"], row["selector_id"], row["agent_id"]) for row in bound]
+    return steps + [QueuedStep(row["step_run_id"], row["selector_id"]) for row in free]
+
+
+async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Mapping[str, Any]]:
+    """Turn queue rows into leases, given as (lease, step run, agent); return what is to be dispatched."""
+    return list(await tx.fetch(_CLAIM, *(list(column) for column in zip(*leases, strict=True))))
+
+
+async def unacknowledged(tx: Tx, agent_id: UUID) -> list[Mapping[str, Any]]:
+    """Return the leases of an agent that it has not started: they are sent again when it connects."""
+    return list(await tx.fetch(_UNACKED, agent_id))
+
+
+async def held(tx: Tx, agent_id: UUID) -> list[Mapping[str, Any]]:
+    """Return the step runs that are leased to an agent, with their state and whether they are to be cancelled."""
+    return list(await tx.fetch(_HELD, agent_id))
+
+
+async def acknowledge(tx: Tx, agent_id: UUID, lease_ids: Sequence[UUID]) -> None:
+    """Note that an agent has received these leases."""
+    await tx.execute(
+        "UPDATE leases SET acked_at = clock_timestamp() WHERE id = ANY($2) AND agent_id = $1 AND acked_at IS NULL",
+        agent_id,
+        lease_ids,
+    )

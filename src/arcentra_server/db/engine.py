@@ -1,0 +1,103 @@
+"""The database: a pool of connections, short transactions, and the one place that maps its errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import asyncpg
+
+from arcentra_server.domain.errors import Unavailable, WriteConflict
+from arcentra_server.domain.ids import ENTROPY_BYTES, uuid7
+
+Tx = asyncpg.pool.PoolConnectionProxy
+"""A connection inside a transaction: what every query function takes first."""
+
+_SETTINGS = {
+    "application_name": "arcentra-server",
+    # The queries of the hot path are short: compiling them costs more than running them.
+    "jit": "off",
+    "lock_timeout": "10s",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "30s",
+    "timezone": "UTC",
+}
+_LOST = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+_CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+
+
+def new_id() -> UUID:
+    """Return a new UUIDv7 of now."""
+    return uuid7(time.time_ns() // 1_000_000, os.urandom(ENTROPY_BYTES))
+
+
+class Database:
+    """Connections to one PostgreSQL database. Use it as an async context manager."""
+
+    def __init__(self, dsn: str, *, pool_size: int = 12) -> None:
+        self._dsn = dsn
+        self._pool_size = pool_size
+        self._pool: asyncpg.Pool | None = None
+
+    async def __aenter__(self) -> Database:
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=2,
+                max_size=self._pool_size,
+                init=_prepare,
+                server_settings=_SETTINGS,
+                command_timeout=60,
+            )
+        except _LOST as error:
+            raise Unavailable(f"cannot connect to the database: {error}") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    @asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Tx]:
+        """Open a transaction: it commits when the block ends and rolls back when it raises.
+
+        Args:
+            snapshot: Every query of the block sees the same moment (REPEATABLE READ, read only).
+
+        Raises:
+            Unavailable: the database is away. Whether a commit that was under way took effect is not known.
+            WriteConflict: another writer was first; the block can be repeated.
+        """
+        if self._pool is None:
+            raise Unavailable("the database is closed")
+        try:
+            async with self._pool.acquire(timeout=20) as connection:
+                isolation = "repeatable_read" if snapshot else "read_committed"
+                async with connection.transaction(isolation=isolation, readonly=snapshot):
+                    yield connection
+        except _CONFLICT as error:
+            raise WriteConflict("another change was first, please repeat") from error
+        except (*_LOST, TimeoutError) as error:
+            raise Unavailable("the database is not reachable") from error
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=_dumps, decoder=json.loads, schema="pg_catalog")
+
+
+def _dumps(value: object) -> str:
+    # PostgreSQL's jsonb has no NUL; checked at the edge, and replaced here so that a stray one cannot fail a batch.
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("\\u0000", "\\ufffd")

@@ -1,0 +1,112 @@
+"""The journal of changes: written with each change, in its transaction, and read in one order.
+
+Ids grow in the order in which events are written, but transactions commit in any order: a reader that saw 8 and 10 must
+not go past 9 until it knows that nobody will commit it. It knows by transaction numbers: when every transaction that
+was running at the moment the gap was seen has ended, what is missing never comes. That holds because `append` comes
+after another write of its transaction, so that the transaction has its number before the event has its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from arcentra_server.db.engine import Tx
+from arcentra_server.domain.execution import Event, Resource
+
+_APPEND = """
+    INSERT INTO events (resource, pipeline_id, run_id, job_run_id, step_run_id, agent_id, status, previous_status,
+                        total, completed, failed, running, current, message, actor)
+    SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[],
+                         $8::text[], $9::int[], $10::int[], $11::int[], $12::int[], $13::int[], $14::text[], $15::text[])
+"""
+_COLUMNS = """id, xid, at, resource, pipeline_id, run_id, job_run_id, step_run_id, agent_id, status, previous_status,
+    total, completed, failed, running, current, message, actor"""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event as it is stored. `id` is its place in the journal, `xid` the transaction that wrote it."""
+
+    id: int
+    xid: int
+    at: datetime
+    resource: Resource
+    pipeline_id: UUID | None
+    run_id: UUID | None
+    job_id: UUID | None
+    step_id: UUID | None
+    agent_id: UUID | None
+    status: str
+    previous: str | None
+    total: int
+    completed: int
+    failed: int
+    running: int
+    current: int
+    message: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Which transactions a moment holds: all below `xmin`, none from `xmax`, and of those between not `running`."""
+
+    xmin: int
+    xmax: int
+    running: frozenset[int]
+
+    def holds(self, xid: int) -> bool:
+        """Answer whether what this transaction wrote is part of the moment."""
+        return xid < self.xmin or (xid < self.xmax and xid not in self.running)
+
+
+async def append(tx: Tx, events: Sequence[Event]) -> None:
+    """Write events, in their order. The transaction must have locked or written something before."""
+    if events:
+        rows = [
+            (
+                event.resource.value,
+                event.pipeline_id,
+                event.run_id,
+                event.job_id,
+                event.step_id,
+                event.agent_id,
+                event.status,
+                event.previous,
+                event.total,
+                event.completed,
+                event.failed,
+                event.running,
+                event.current,
+                event.message,
+                event.actor,
+            )
+            for event in events
+        ]
+        await tx.execute(_APPEND, *(list(column) for column in zip(*rows, strict=True)))
+
+
+async def snapshot(tx: Tx) -> Snapshot:
+    """Return the moment that the next query of a snapshot transaction, or this one, sees."""
+    text: str = await tx.fetchval("SELECT pg_current_snapshot()::text")
+    xmin, xmax, running = text.split(":")
+    return Snapshot(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
+
+
+async def read_after(tx: Tx, cursor: int, limit: int) -> list[EventRow]:
+    """Return what is visible after a place in the journal, in order. It may have gaps: see the module."""
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM events WHERE id > $1 ORDER BY id LIMIT $2", cursor, limit)  # noqa: S608 - constant columns
+    return [_event(row) for row in rows]
+
+
+async def last_id(tx: Tx) -> int:
+    """Return the last place of the journal that is visible, 0 for none."""
+    return int(await tx.fetchval("SELECT coalesce(max(id), 0) FROM events"))
+
+
+def _event(row: Sequence[object]) -> EventRow:
+    identity, xid, at, resource, *rest = row
+    return EventRow(identity, xid, at, Resource(str(resource)), *rest)  # type: ignore[arg-type]

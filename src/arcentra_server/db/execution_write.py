@@ -1,0 +1,211 @@
+"""Write what a ledger changed, in the transaction that loaded it.
+
+Each kind of row is written by one set-based statement. A step is written against the state it was loaded with: a row
+that is not in that state any more means that another writer was first, which the lock on the run excludes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from arcentra_server.db import events
+from arcentra_server.db.engine import Tx
+from arcentra_server.domain.errors import WriteConflict
+from arcentra_server.domain.ledger import Ledger
+
+_STEPS = """
+    UPDATE step_runs s
+       SET status = c.status, agent_id = c.agent_id, cancel_cause = c.cancel_cause, cancel_reason = c.cancel_reason,
+           exit_code = c.exit_code, error_message = c.error_message, failure_reason = c.failure_reason,
+           metrics = CASE WHEN c.metrics IS NULL THEN s.metrics ELSE c.metrics::jsonb END, log_size = coalesce(c.log_size, s.log_size),
+           started_at = CASE WHEN c.started THEN clock_timestamp() ELSE s.started_at END,
+           finished_at = CASE WHEN c.finished THEN clock_timestamp() ELSE s.finished_at END
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::int[], $8::text[],
+                  $9::text[], $10::text[], $11::bigint[], $12::bool[], $13::bool[])
+           AS c(id, expected, status, agent_id, cancel_cause, cancel_reason, exit_code, error_message, failure_reason,
+                metrics, log_size, started, finished)
+     WHERE s.id = c.id AND s.status = c.expected
+"""
+_JOBS = """
+    UPDATE job_runs j
+       SET status = c.status, outcome = c.outcome, completed_steps = c.completed, failed_steps = c.failed,
+           running_steps = c.running, current_step = c.current, agent_id = c.agent_id, error_message = c.message,
+           exit_code = c.exit_code, total_steps = c.total,
+           started_at = CASE WHEN c.started THEN clock_timestamp() ELSE j.started_at END,
+           finished_at = CASE WHEN c.finished THEN coalesce(j.finished_at, clock_timestamp()) END
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::uuid[],
+                  $9::text[], $10::int[], $11::bool[], $12::bool[], $13::int[])
+           AS c(id, status, outcome, completed, failed, running, current, agent_id, message, exit_code, started,
+                finished, total)
+     WHERE j.id = c.id
+"""
+_STAGES = """
+    UPDATE run_stages t SET open_jobs = c.open_jobs
+      FROM unnest($1::uuid[], $2::int[], $3::int[]) AS c(run_id, stage_index, open_jobs)
+     WHERE t.run_id = c.run_id AND t.stage_index = c.stage_index
+"""
+_RUNS = """
+    UPDATE pipeline_runs r
+       SET status = c.status, outcome = c.outcome, completed_jobs = c.completed, failed_jobs = c.failed,
+           running_jobs = c.running, paused = c.paused, stopped = c.stopped, status_reason = c.reason,
+           total_jobs = c.total,
+           started_at = CASE WHEN c.running > 0 THEN coalesce(r.started_at, clock_timestamp()) ELSE r.started_at END,
+           finished_at = CASE WHEN c.finished THEN coalesce(r.finished_at, clock_timestamp()) END
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::bool[], $8::bool[],
+                  $9::text[], $10::bool[], $11::int[])
+           AS c(id, status, outcome, completed, failed, running, paused, stopped, reason, finished, total)
+     WHERE r.id = c.id
+"""
+# Locked in the order of ids, after the runs: the one order in which anyone locks both.
+_PIPELINES = """
+    UPDATE pipelines p
+       SET success_runs = p.success_runs + c.success, failed_runs = p.failed_runs + c.failed, last_status = c.status
+      FROM (SELECT locked.id, c.success, c.failed, c.status
+              FROM (SELECT id FROM pipelines WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE) locked
+              JOIN unnest($1::uuid[], $2::int[], $3::int[], $4::text[]) AS c(id, success, failed, status) USING (id)) c
+     WHERE p.id = c.id
+"""
+_ENQUEUE = """
+    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held)
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[])
+"""
+_END_LEASES = """
+    UPDATE leases l SET ended_at = clock_timestamp(), end_reason = c.reason
+      FROM unnest($1::uuid[], $2::text[]) AS c(id, reason) WHERE l.id = c.id AND l.ended_at IS NULL
+"""
+_NEW_LEASES = """
+    WITH leased AS (
+        INSERT INTO leases (id, step_run_id, agent_id)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) RETURNING id, step_run_id, agent_id)
+    SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, s.dispatch
+      FROM leased JOIN step_runs s ON s.id = leased.step_run_id
+"""
+
+
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+async def write(tx: Tx, ledger: Ledger) -> list[Mapping[str, Any]]:
+    """Write the changes of a ledger and its events; return the rows of the leases it gave out.
+
+    Raises:
+        WriteConflict: a step was not in the state that it was loaded with.
+    """
+    await _write_steps(tx, ledger)
+    leased = await _write_leases(tx, ledger)
+    await _write_queue(tx, ledger)
+    await _write_parents(tx, ledger)
+    await events.append(tx, ledger.events)
+    return leased
+
+
+async def _write_steps(tx: Tx, ledger: Ledger) -> None:
+    rows = []
+    for step_id, before in ledger.steps_before.items():
+        step = ledger.steps[step_id]
+        rows.append(
+            (
+                step_id,
+                before.value,
+                step.status.value,
+                step.agent_id,
+                step.cancel_cause.value if step.cancel_cause else None,
+                step.cancel_reason,
+                step.exit_code,
+                step.error_message,
+                step.failure_reason.value if step.failure_reason else None,
+                json.dumps(dict(step.metrics)) if step.metrics else None,
+                step.log_size,
+                step_id in ledger.started_steps,
+                step.status.terminal and not before.terminal,
+            )
+        )
+    if rows and await tx.execute(_STEPS, *_columns(rows)) != f"UPDATE {len(rows)}":
+        raise WriteConflict("a step run was changed at the same time")
+
+
+async def _write_leases(tx: Tx, ledger: Ledger) -> list[Mapping[str, Any]]:
+    if ledger.ended_leases:
+        await tx.execute(_END_LEASES, *_columns(ledger.ended_leases.items()))
+    if not ledger.new_leases:
+        return []
+    rows = [(lease.id, lease.step_run_id, lease.agent_id) for lease in ledger.new_leases.values()]
+    return list(await tx.fetch(_NEW_LEASES, *_columns(rows)))
+
+
+async def _write_queue(tx: Tx, ledger: Ledger) -> None:
+    if ledger.unqueued:
+        gone = list(ledger.unqueued)
+        # A claim that runs at this moment holds the row and takes it away: the step is leased then, not queued.
+        if await tx.execute("DELETE FROM step_queue WHERE step_run_id = ANY($1)", gone) != f"DELETE {len(gone)}":
+            raise WriteConflict("a step run was claimed at the same time")
+    if ledger.queued:
+        steps = [(ledger.steps[step_id], agent_id) for step_id, agent_id in ledger.queued.items()]
+        rows = [(step.id, step.selector_id, step.run_id, agent, ledger.runs[step.run_id].paused) for step, agent in steps]
+        await tx.execute(_ENQUEUE, *_columns(rows))
+
+
+async def _write_parents(tx: Tx, ledger: Ledger) -> None:
+    jobs = [
+        (
+            job.id,
+            job.status.value,
+            job.outcome.value,
+            job.completed_steps,
+            job.failed_steps,
+            job.running_steps,
+            job.current_step,
+            job.agent_id,
+            job.error_message,
+            job.exit_code,
+            job.id in ledger.started_jobs,
+            job.status.terminal,
+            job.total_steps,
+        )
+        for job in (ledger.jobs[job_id] for job_id in ledger.jobs_before)
+    ]
+    if jobs:
+        await tx.execute(_JOBS, *_columns(jobs))
+    if ledger.changed_stages:
+        await tx.execute(
+            _STAGES, *_columns((*key, ledger.stages[key].open_jobs) for key in ledger.changed_stages)
+        )
+    runs = [ledger.runs[run_id] for run_id in ledger.runs_before]
+    if not runs:
+        return
+    rows = [
+        (
+            run.id,
+            run.status.value,
+            run.outcome.value,
+            run.completed_jobs,
+            run.failed_jobs,
+            run.running_jobs,
+            run.paused,
+            run.stopped,
+            run.status_reason,
+            run.status.terminal,
+            run.total_jobs,
+        )
+        for run in runs
+    ]
+    await tx.execute(_RUNS, *_columns(rows))
+    await _count_runs(tx, ledger)
+
+
+async def _count_runs(tx: Tx, ledger: Ledger) -> None:
+    """Add the runs that ended to the counters of their pipelines."""
+    counts: dict[Any, list[Any]] = {}
+    for run_id, before in ledger.runs_before.items():
+        run = ledger.runs[run_id]
+        if run.status is before:
+            continue
+        entry = counts.setdefault(run.pipeline_id, [0, 0, ""])
+        entry[0] += (run.status.value == "SUCCESS") - (before.value == "SUCCESS")
+        entry[1] += (run.status.value == "FAILED") - (before.value == "FAILED")
+        entry[2] = run.status.value
+    if counts:
+        await tx.execute(_PIPELINES, *_columns((key, *entry) for key, entry in sorted(counts.items())))

@@ -1,0 +1,92 @@
+"""Every error that a caller can meet, in one tree.
+
+ArcentraError
+├── ValidationError      a request or document is wrong; names each fault with its field path
+├── NotFound             no such object, or none that the caller may see
+├── AlreadyExists        a name or key is taken
+├── InvalidTransition    the object's state does not allow this
+├── LeaseLost            the report is of a lease that ended
+├── WriteConflict        another writer was first; the caller may repeat the call
+├── Unauthenticated      no credential, or one that is not good
+├── Forbidden            the credential does not allow this
+│   └── NotLeased        the step run is not leased to this agent
+├── LimitExceeded        a limit of size, rate or number
+└── Unavailable          the server cannot do it now: it starts, stops, or has lost its database
+
+`reason` is stable and travels to clients in `google.rpc.ErrorInfo`; `rpc/interceptors/errors.py` maps each class to a
+gRPC status, and a test walks this tree so that none is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request: where (a field path such as `jobs[0].name`), and what."""
+
+    path: str
+    message: str
+
+
+class ArcentraError(Exception):
+    """Base of all errors that are meant for a caller. Its text is shown to them."""
+
+    reason = "ERROR"
+
+
+class ValidationError(ArcentraError):
+    """A request or document is wrong. All faults are named at once."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in faults))
+
+    @classmethod
+    def at(cls, path: str, message: str) -> ValidationError:
+        """Build the error of a single fault."""
+        return cls([Fault(path, message)])
+
+
+class NotFound(ArcentraError):
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(ArcentraError):
+    reason = "ALREADY_EXISTS"
+
+
+class InvalidTransition(ArcentraError):
+    reason = "INVALID_TRANSITION"
+
+
+class LeaseLost(ArcentraError):
+    reason = "LEASE_LOST"
+
+
+class WriteConflict(ArcentraError):
+    reason = "WRITE_CONFLICT"
+
+
+class Unauthenticated(ArcentraError):
+    reason = "UNAUTHENTICATED"
+
+
+class Forbidden(ArcentraError):
+    reason = "FORBIDDEN"
+
+
+class NotLeased(Forbidden):
+    reason = "NOT_LEASED"
+
+
+class LimitExceeded(ArcentraError):
+    reason = "LIMIT_EXCEEDED"
+
+
+class Unavailable(ArcentraError):
+    reason = "UNAVAILABLE"

@@ -1,0 +1,435 @@
+"""The progress of runs: what a report, a cancellation or a lost lease does to steps, jobs, stages and runs.
+
+A ledger holds what was loaded of the runs that are locked, takes every change in order, and knows in the end what has
+to be written. It does no input or output: `db/execution.py` loads it and writes it, in one transaction. Every state
+goes through `domain/transitions.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from arcentra_server.domain import rollup
+from arcentra_server.domain.errors import InvalidTransition, LeaseLost, NotLeased
+from arcentra_server.domain.execution import (
+    CancelCause,
+    CancelCommand,
+    Event,
+    JobState,
+    Lease,
+    Release,
+    Resource,
+    RunState,
+    StageState,
+    StepReport,
+    StepState,
+)
+from arcentra_server.domain.states import STEP_FAILURES, FailureReason, RunStatus, StepStatus
+from arcentra_server.domain.transitions import check_job_transition, check_run_transition, check_step_transition
+
+NOT_LEASED = "step run is not leased to this agent"
+LEASE_LOST = "lease lost"
+FINISHED = "step run already finished"
+
+
+@dataclass(frozen=True, slots=True)
+class StageDue:
+    """A stage whose turn has come (`skip`: never will): its jobs have to be loaded, then opened or skipped."""
+
+    run_id: UUID
+    index: int
+    skip: bool
+
+
+class Ledger:
+    """See the module. `new_id` makes the ids of leases; `accepts` answers whether an agent still takes work."""
+
+    def __init__(self, new_id: Callable[[], UUID], accepts: Callable[[UUID], bool] = lambda _: True) -> None:
+        self._new_id = new_id
+        self._accepts = accepts
+        self.runs: dict[UUID, RunState] = {}
+        self.stages: dict[tuple[UUID, int], StageState] = {}
+        self.jobs: dict[UUID, JobState] = {}
+        self.steps: dict[UUID, StepState] = {}
+        self._pending: dict[UUID, list[StepState]] = {}
+        self.steps_before: dict[UUID, StepStatus] = {}
+        self.jobs_before: dict[UUID, RunStatus] = {}
+        self.runs_before: dict[UUID, RunStatus] = {}
+        self.changed_stages: set[tuple[UUID, int]] = set()
+        self.started_steps: set[UUID] = set()
+        self.started_jobs: set[UUID] = set()
+        self.queued: dict[UUID, UUID | None] = {}
+        self.unqueued: set[UUID] = set()
+        self.new_leases: dict[UUID, Lease] = {}
+        self.ended_leases: dict[UUID, str] = {}
+        self.events: list[Event] = []
+        self.cancels: list[CancelCommand] = []
+        self.releases: list[Release] = []
+        self.due: list[StageDue] = []
+
+    # Loading
+
+    def add_runs(self, runs: Iterable[RunState], stages: Iterable[StageState]) -> None:
+        self.runs.update((run.id, run) for run in runs)
+        self.stages.update(((stage.run_id, stage.index), stage) for stage in stages)
+
+    def add_jobs(self, jobs: Iterable[JobState], steps: Iterable[StepState]) -> None:
+        """Add jobs with those of their steps that have not ended, in the order of the steps."""
+        for job in jobs:
+            self.jobs.setdefault(job.id, job)
+        for step in steps:
+            if step.id not in self.steps:
+                self.steps[step.id] = step
+                self._pending.setdefault(step.job_id, []).append(step)
+
+    # What happens
+
+    def report(self, report: StepReport, lease_of_token: UUID | None) -> None:
+        """Take one report of an agent.
+
+        Args:
+            report: What the agent says.
+            lease_of_token: The lease that the report's token belongs to, None when it brought none.
+
+        Raises:
+            NotLeased: the step run is unknown, or another agent's.
+            LeaseLost: the lease of the report ended.
+            InvalidTransition: the step run cannot go to the reported state.
+        """
+        step = self.steps.get(report.step_id)
+        if step is None:
+            raise NotLeased(NOT_LEASED)
+        if step.status.terminal:
+            self._repeat(step, report)
+            return
+        lease = step.lease
+        if lease is None or lease.agent_id != report.agent_id:
+            raise NotLeased(NOT_LEASED) if lease is not None else LeaseLost(LEASE_LOST)
+        if report.lease_token and lease_of_token != lease.id:
+            raise LeaseLost(LEASE_LOST)
+        if report.attempt and report.attempt != step.attempt:
+            raise LeaseLost(LEASE_LOST)
+        if report.status is step.status:
+            return  # the same again: the first answer was lost on the way
+        if report.status is StepStatus.RUNNING:
+            self._start(step, report.agent_id)
+            return
+        self._finish_reported(step, report)
+
+    def cancel_step(self, step: StepState, reason: str, cause: CancelCause = CancelCause.REQUEST) -> None:
+        """End a step that has not started; ask the agent to end one that runs.
+
+        Raises:
+            InvalidTransition: the step run has ended already.
+        """
+        if step.status.terminal:
+            raise InvalidTransition(FINISHED)
+        if step.status is StepStatus.RUNNING:
+            if step.cancel_cause is None:
+                self._touch_step(step)
+                step.cancel_cause, step.cancel_reason = cause, reason
+            if step.lease is not None:
+                self.cancels.append(CancelCommand(step.lease.agent_id, step.id, reason))
+            return
+        if step.lease is not None:
+            self.cancels.append(CancelCommand(step.lease.agent_id, step.id, reason))
+        step.error_message = reason
+        self._finish(step, StepStatus.CANCELLED)
+
+    def cancel_job(self, job: JobState, reason: str) -> None:
+        """End a job: its waiting steps now, its running one by the agent."""
+        running = [step for step in self._pending.get(job.id, []) if step.status is StepStatus.RUNNING]
+        waiting = [step for step in self._pending.get(job.id, []) if not step.status.terminal and step not in running]
+        for step in running:
+            self.cancel_step(step, reason)
+        if not running and waiting:
+            self.cancel_step(waiting[0], reason)
+
+    def stop_run(self, run: RunState, reason: str) -> None:
+        """End a run, whose jobs are all loaded: final, whatever its steps say later."""
+        if run.status.terminal:
+            raise InvalidTransition("pipeline run already finished")
+        self._touch_run(run)
+        run.stopped, run.paused = True, False
+        run.status_reason = reason
+        for job in [job for job in self.jobs.values() if job.run_id == run.id and not job.status.terminal]:
+            self.cancel_job(job, reason)
+
+    def lose(self, step: StepState, message: str, *, agent_gone: bool = True) -> None:
+        """End the lease of a step that its agent will not run: back to the queue if it had not started, else failed.
+
+        A step that waits for an agent which is gone together with the workspace of its job cannot be run any more.
+        """
+        if step.lease is None or step.status.terminal:
+            return
+        holder = None if step.own_selector else self.jobs[step.job_id].agent_id
+        if step.status is StepStatus.QUEUED and (holder is None or not agent_gone):
+            self._end_lease(step, "lost")
+            self._enqueue(step, holder)
+            return
+        step.error_message = message
+        if step.status is StepStatus.QUEUED:
+            step.failure_reason = FailureReason.AGENT_LOST
+            self._finish(step, StepStatus.CANCELLED)
+            return
+        if step.cancel_cause is not None:
+            self._finish(step, _cancelled_as(step))
+            return
+        step.failure_reason = FailureReason.AGENT_LOST
+        self._finish(step, StepStatus.FAILED)
+
+    def fail_job(self, job: JobState, message: str) -> None:
+        """End a job that its agent gave up: the running step fails, the rest is skipped."""
+        for step in self._pending.get(job.id, []):
+            if step.status in (StepStatus.RUNNING, StepStatus.QUEUED):
+                step.error_message, step.failure_reason = message, FailureReason.INTERNAL
+                if step.status is StepStatus.QUEUED:
+                    self._finish(step, StepStatus.CANCELLED)
+                else:
+                    self._finish(step, StepStatus.FAILED)
+                return
+
+    def open_stage(self, run: RunState, jobs: Iterable[JobState]) -> None:
+        """Queue the first step of each job of a stage whose turn has come."""
+        for job in jobs:
+            first = next((s for s in self._pending.get(job.id, []) if s.status is StepStatus.PENDING), None)
+            if first is not None:
+                self._set_step(first, StepStatus.QUEUED)
+                self._enqueue(first, None)
+            elif not job.status.terminal:
+                self._finish_job(job, run)
+
+    def skip_jobs(self, jobs: Iterable[JobState]) -> None:
+        """Skip jobs that will never have their turn, with all their steps."""
+        for job in jobs:
+            if not job.status.terminal:
+                self._skip_rest(job)
+                self._finish_job(job, self.runs[job.run_id])
+
+    # What follows from it
+
+    def _repeat(self, step: StepState, report: StepReport) -> None:
+        if step.agent_id != report.agent_id:
+            raise NotLeased(NOT_LEASED)
+        cancelled = step.status in (StepStatus.CANCELLED, StepStatus.TIMEOUT) and report.status.terminal
+        if report.status is not step.status and not (cancelled and step.cancel_cause is not None):
+            raise InvalidTransition(FINISHED)
+
+    def _start(self, step: StepState, agent_id: UUID) -> None:
+        job, run = self.jobs[step.job_id], self.runs[step.run_id]
+        step.agent_id = agent_id
+        self._touch_job(job)
+        job.running_steps += 1
+        job.current_step = step.index
+        if not step.own_selector:
+            job.agent_id = agent_id
+        self.started_steps.add(step.id)
+        if job.status is RunStatus.PENDING:
+            self._touch_run(run)
+            run.running_jobs += 1
+            self.started_jobs.add(job.id)
+            self._set_job(job, RunStatus.RUNNING)
+            if run.status is RunStatus.PENDING:
+                self._set_run(run, RunStatus.RUNNING)
+        self._set_step(step, StepStatus.RUNNING)
+
+    def _finish_reported(self, step: StepState, report: StepReport) -> None:
+        check_step_transition(step.status, report.status)
+        step.exit_code = report.exit_code
+        step.error_message = report.error_message
+        step.metrics = report.metrics
+        step.log_size = report.log_size
+        if step.cancel_cause is not None:
+            step.error_message = report.error_message or step.cancel_reason
+            self._finish(step, _cancelled_as(step))
+            return
+        if report.status is StepStatus.FAILED:
+            step.failure_reason = report.failure_reason or FailureReason.SCRIPT
+        elif report.status is StepStatus.TIMEOUT:
+            step.failure_reason = FailureReason.TIMEOUT
+        self._finish(step, report.status)
+
+    def _finish(self, step: StepState, status: StepStatus) -> None:
+        job, run = self.jobs[step.job_id], self.runs[step.run_id]
+        self._touch_job(job)
+        if step.status is StepStatus.RUNNING:
+            job.running_steps -= 1
+        self._end_lease(step, status.value)
+        self._count(step, status, job)
+        agent_id = step.agent_id
+        if rollup.blocks(job.outcome) or run.stopped:
+            self._skip_rest(job)
+        else:
+            following = next((s for s in self._pending[job.id] if s.status is StepStatus.PENDING), None)
+            if following is not None:
+                self._queue_following(following, job, run, agent_id)
+                return
+        if all(s.status.terminal for s in self._pending[job.id]):
+            self._finish_job(job, run)
+
+    def _count(self, step: StepState, status: StepStatus, job: JobState) -> None:
+        job.completed_steps += 1
+        job.outcome = rollup.graver(
+            job.outcome, rollup.step_contribution(status, continue_on_error=step.continue_on_error)
+        )
+        if status in STEP_FAILURES:
+            job.failed_steps += 1
+            job.error_message = job.error_message or step.error_message
+            job.exit_code = step.exit_code or 0
+        self._set_step(step, status)
+
+    def _queue_following(self, step: StepState, job: JobState, run: RunState, agent_id: UUID | None) -> None:
+        """Let the next step follow at once on the agent that has the job's workspace: its slot has just become free."""
+        self._set_step(step, StepStatus.QUEUED)
+        if step.own_selector:
+            self._enqueue(step, None)
+            return
+        holder = job.agent_id
+        if holder is None or holder != agent_id or run.paused or not self._accepts(holder):
+            self._enqueue(step, holder)
+            return
+        step.lease = Lease(self._new_id(), step.id, holder)
+        self.new_leases[step.id] = step.lease
+
+    def _skip_rest(self, job: JobState) -> None:
+        for step in self._pending.get(job.id, []):
+            if step.status in (StepStatus.PENDING, StepStatus.QUEUED):
+                self._touch_job(job)
+                if step.lease is not None:
+                    self.cancels.append(CancelCommand(step.lease.agent_id, step.id, "skipped"))
+                self._end_lease(step, StepStatus.SKIPPED.value)
+                self._count(step, StepStatus.SKIPPED, job)
+
+    def _finish_job(self, job: JobState, run: RunState) -> None:
+        self._touch_run(run)
+        self._touch_job(job)
+        if job.status is RunStatus.RUNNING:
+            run.running_jobs -= 1
+        run.completed_jobs += 1
+        contribution = rollup.job_contribution(job.outcome)
+        if contribution is RunStatus.FAILED:
+            run.failed_jobs += 1
+        run.outcome = rollup.graver(run.outcome, contribution)
+        self._set_job(job, job.outcome)
+        if job.agent_id is not None:
+            self.releases.append(Release(job.agent_id, job.id))
+        stage = self.stages[run.id, job.stage_index]
+        stage.open_jobs -= 1
+        self.changed_stages.add((run.id, job.stage_index))
+        if run.completed_jobs == run.total_jobs:
+            self._finish_run(run)
+        elif stage.open_jobs == 0 and stage.index + 1 < run.stage_count:
+            skip = rollup.blocks(run.outcome) or run.stopped
+            self.due.append(StageDue(run.id, stage.index + 1, skip))
+
+    def _finish_run(self, run: RunState) -> None:
+        if run.stopped:
+            run.outcome = RunStatus.CANCELLED
+        elif run.outcome is rollup.NOTHING_YET:
+            run.outcome = RunStatus.SUCCESS
+        run.paused = False
+        self._set_run(run, run.outcome)
+
+    # Bookkeeping
+
+    def _end_lease(self, step: StepState, reason: str) -> None:
+        lease, step.lease = step.lease, None
+        if lease is not None:
+            if self.new_leases.pop(step.id, None) is None:
+                self.ended_leases[lease.id] = reason
+        elif step.id in self.queued:
+            del self.queued[step.id]
+        elif step.status is StepStatus.QUEUED:
+            self.unqueued.add(step.id)
+
+    def _enqueue(self, step: StepState, agent_id: UUID | None) -> None:
+        self.queued[step.id] = agent_id
+        self.unqueued.discard(step.id)
+        self._touch_step(step)
+
+    def _touch_step(self, step: StepState) -> None:
+        self.steps_before.setdefault(step.id, step.status)
+
+    def _touch_job(self, job: JobState) -> None:
+        self.jobs_before.setdefault(job.id, job.status)
+
+    def _touch_run(self, run: RunState) -> None:
+        self.runs_before.setdefault(run.id, run.status)
+
+    def _set_step(self, step: StepState, status: StepStatus) -> None:
+        check_step_transition(step.status, status)
+        self._touch_step(step)
+        run = self.runs[step.run_id]
+        previous, step.status = step.status, status
+        self.events.append(
+            Event(
+                Resource.STEP, run.pipeline_id, run.id, step.job_id, step.id, step.agent_id, status.value, previous.value
+            )
+        )
+
+    def _set_job(self, job: JobState, status: RunStatus) -> None:
+        check_job_transition(job.status, status)
+        self._touch_job(job)
+        previous, job.status = job.status, status
+        self.events.append(
+            Event(
+                Resource.JOB,
+                self.runs[job.run_id].pipeline_id,
+                job.run_id,
+                job.id,
+                None,
+                job.agent_id,
+                status.value,
+                previous.value,
+                job.total_steps,
+                job.completed_steps,
+                job.failed_steps,
+                job.running_steps,
+                job.current_step,
+            )
+        )
+
+    def _set_run(self, run: RunState, status: RunStatus, actor: str = "") -> None:
+        check_run_transition(run.status, status)
+        self._touch_run(run)
+        previous, run.status = run.status, status
+        self.events.append(
+            Event(
+                Resource.RUN,
+                run.pipeline_id,
+                run.id,
+                None,
+                None,
+                None,
+                status.value,
+                previous.value,
+                run.total_jobs,
+                run.completed_jobs,
+                run.failed_jobs,
+                run.running_jobs,
+                0,
+                run.status_reason,
+                actor,
+            )
+        )
+
+    def pause(self, run: RunState, reason: str, actor: str) -> None:
+        """Let a run start nothing new; what runs goes on."""
+        run.paused, run.status_reason = True, reason
+        self._set_run(run, RunStatus.PAUSED, actor)
+
+    def resume(self, run: RunState, reason: str, actor: str) -> None:
+        """Let a paused run go on."""
+        run.paused, run.status_reason = False, reason
+        begun = run.running_jobs > 0 or run.completed_jobs > 0
+        self._set_run(run, RunStatus.RUNNING if begun else RunStatus.PENDING, actor)
+
+
+def _cancelled_as(step: StepState) -> StepStatus:
+    if step.cancel_cause is CancelCause.TIMEOUT:
+        step.failure_reason = FailureReason.TIMEOUT
+        return StepStatus.TIMEOUT
+    step.failure_reason = FailureReason.CANCELLED
+    return StepStatus.CANCELLED

@@ -1,0 +1,1 @@
+"""Pure translation between protobuf messages and domain types."""

@@ -1,0 +1,1 @@
+"""One class a gRPC service; a method translates, calls a service and translates back."""

@@ -1,0 +1,1 @@
+"""Which agent takes which queued step run, pure: a snapshot in, a plan out."""

@@ -1,0 +1,47 @@
+"""Fixtures of the whole suite."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from arcentra_server.db.embedded import EmbeddedPostgres
+from tests.support.postgres import Databases, chosen_bindir
+
+_SETTLING_TURNS = 5
+
+
+@pytest.fixture(autouse=True)
+async def _no_leaked_tasks() -> AsyncIterator[None]:
+    """Fail a test that leaves tasks running. Autouse, so it is torn down after the fixtures the test asked for."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(_SETTLING_TURNS):  # a task that was told to end needs turns of the loop to do so
+        await asyncio.sleep(0)
+    leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
+    for task in leaked:
+        task.cancel()
+    if leaked:
+        await asyncio.wait(leaked)
+        pytest.fail(f"the test left tasks running: {sorted(map(repr, leaked))}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
+    """One real server for each process of the suite."""
+    async with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), bindir=chosen_bindir()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def databases(postgres: EmbeddedPostgres) -> AsyncIterator[Databases]:
+    """The source of migrated databases."""
+    async with Databases.on(postgres) as databases:
+        yield databases
+
+
+@pytest.fixture
+async def dsn(databases: Databases) -> AsyncIterator[str]:
+    """The address of an empty, migrated database of the test's own."""
+    async with databases.clone() as dsn:
+        yield dsn

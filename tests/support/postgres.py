@@ -1,0 +1,161 @@
+"""Real PostgreSQL for tests: databases cloned from a migrated template, and servers in processes of their own.
+
+`python -m tests.support.postgres DATA_DIR` runs a server as a process would: it prints one line of JSON (`pid` and `dsn`,
+or `error` and `message`) and stops when its standard input closes.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import asyncpg
+
+from arcentra_server.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+
+REPOSITORY = Path(__file__).parents[2]
+BINDIR_VARIABLE = "ARCENTRA_TEST_PG_BINDIR"
+_TEMPLATE = "arcentra_template"
+
+
+def chosen_bindir() -> Path | None:
+    """The programs the suite shall run on, if the environment names some: a run for each supported version."""
+    value = os.environ.get(BINDIR_VARIABLE)
+    return Path(value) if value else None
+
+
+class Databases:
+    """Empty, migrated databases on one server, each a copy of a template (some 50 ms)."""
+
+    def __init__(self, server: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
+        self._server = server
+        self._admin = admin
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, server: EmbeddedPostgres) -> AsyncIterator[Self]:
+        """Migrate the template and offer copies of it."""
+        from arcentra_server.db.migrate import upgrade  # noqa: PLC0415 - only tests that need a schema pay for alembic
+
+        admin = await asyncpg.connect(server.dsn("postgres"))
+        try:
+            await admin.execute(f"CREATE DATABASE {_TEMPLATE}")
+            await upgrade(server.dsn(_TEMPLATE))
+            # A template with a connection cannot be copied; this way a leaked one shows at once.
+            await admin.execute(f"ALTER DATABASE {_TEMPLATE} WITH ALLOW_CONNECTIONS false")
+            yield cls(server, admin)
+        finally:
+            await admin.close()
+
+    @asynccontextmanager
+    async def clone(self) -> AsyncIterator[str]:
+        """The address of a database that lives as long as the context."""
+        name = f"test_{next(self._numbers)}"
+        await self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY wal_log")
+        try:
+            yield self._server.dsn(name)
+        finally:
+            await self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A process that runs an embedded server, and what it said of it."""
+
+    process: Process
+    report: Mapping[str, str | int]
+
+    @property
+    def postmaster(self) -> int:
+        return int(self.report["pid"])
+
+    @property
+    def dsn(self) -> str:
+        return str(self.report["dsn"])
+
+    async def stop(self) -> None:
+        """Ask it to stop in order, and wait for it."""
+        await self.process.communicate()
+
+
+@asynccontextmanager
+async def server_process(
+    data_dir: Path, *, prefix: Sequence[str] = (), options: Sequence[str] = ()
+) -> AsyncIterator[ServerProcess]:
+    """Run a server on `data_dir` in a process of its own; nothing of it is left at the end, whatever happens.
+
+    `prefix` is a command that runs the rest of its arguments.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(*prefix, sys.executable, "-W", "error", "-m", __name__, str(data_dir), *options),
+        stdin=PIPE,
+        stdout=PIPE,
+        cwd=REPOSITORY,
+    )
+    postmaster = None
+    try:
+        assert process.stdout is not None
+        line = await process.stdout.readline()
+        server = ServerProcess(process, json.loads(line or b"{}"))
+        if "pid" in server.report:
+            postmaster = os.pidfd_open(server.postmaster)
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+        if postmaster is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(postmaster, signal.SIGQUIT)
+            os.close(postmaster)
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[asyncio.Future[None]]:
+    """A future that is done when the process, which need not be our child, has ended."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    fd = os.pidfd_open(pid)
+
+    def end() -> None:
+        loop.remove_reader(fd)
+        ended.set_result(None)
+
+    loop.add_reader(fd, end)
+    try:
+        yield ended
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+async def _main(data_dir: Path) -> None:
+    try:
+        async with EmbeddedPostgres(data_dir, bindir=chosen_bindir()) as server:
+            _say(pid=server.pid, dsn=server.dsn())
+            await asyncio.to_thread(sys.stdin.read)
+    except EmbeddedPostgresError as error:
+        _say(error=type(error).__name__, message=str(error))
+
+
+def _say(**report: str | int) -> None:
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # stdout is the report's
+    asyncio.run(_main(Path(sys.argv[1])))
