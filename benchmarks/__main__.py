@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -72,6 +73,8 @@ async def measure(runner: Runner, scenario: Scenario, rounds: int) -> bool:
 
 async def run(options: argparse.Namespace) -> int:
     """Run what the command line asks for; answers the exit code."""
+    if task := asyncio.current_task():  # SIGTERM unwinds as Ctrl-C does, so that no program is left running
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     work_dir = options.work_dir or Path(tempfile.gettempdir())
     runner = Runner(work_dir, options.smoke, lambda line: print(line, flush=True))
     passed = True
@@ -92,7 +95,10 @@ def main() -> None:
     if options.list:
         print("\n".join(all_scenarios()))
         return
-    sys.exit(asyncio.run(run(options)))
+    try:
+        sys.exit(asyncio.run(run(options)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit("interrupted")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 
 from tools.tree import ROOT
 
@@ -62,7 +63,8 @@ CHECKS = (
     ),
     Check("imports", ("lint-imports", "--no-cache", "--no-logo"), "layers: who may import whom"),
     Check("dead-code", (PYTHON, "-m", "tools.check_dead_code"), "code that nothing uses"),
-    Check("dependencies", ("deptry", "src"), "declared and imported packages agree"),
+    Check("dependencies", ("deptry", "--no-ansi", "src"), "declared and imported packages agree"),
+    Check("lock", (PYTHON, "-m", "tools.check_lock"), "requirements-dev.lock in step with pyproject.toml"),
     Check("stubs", (PYTHON, "-m", "tools.check_stubs"), "generated stubs unchanged"),
     Check("breaking", (PYTHON, "-m", "tools.check_breaking"), "buf breaking against main"),
     Check("proto-lint", ("buf", "lint"), "buf lint"),
@@ -92,7 +94,10 @@ def run(check: Check) -> Result:
 
 def environment() -> dict[str, str]:
     """The caller's, with the tools of this interpreter's environment before all others."""
-    return os.environ | {"PATH": f"{os.path.dirname(PYTHON)}{os.pathsep}{os.environ['PATH']}"}  # noqa: PTH120 - a venv's python is a symlink
+    bin_dir = Path(sys.prefix, "bin")
+    # buf insists on a cache folder even for local work; a user without a home has no other place for it.
+    cache = {"BUF_CACHE_DIR": str(Path(sys.prefix, ".cache", "buf"))}
+    return cache | os.environ | {"PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}
 
 
 def report(result: Result) -> None:

@@ -7,6 +7,7 @@ and to the reader. Exits 1 and names each find.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from tools.vulture_allow import ALLOWED
 
 # Decorators that hand the function to a framework.
 REGISTERED_BY = [
-    "@*.command", "@*.callback", "@*.fixture", "@fixture", "@*.route", "@*.exception_handler",
+    "@command", "@*.command", "@*.callback", "@*.fixture", "@fixture", "@*.route", "@*.exception_handler",
     "@field_validator", "@model_validator", "@field_serializer", "@computed_field", "@compiles", "@*.listens_for",
 ]  # fmt: skip
 KINDS = {"function", "class", "method", "property", "import", "unreachable_code"}
@@ -26,16 +27,25 @@ PRODUCT = ("src/", "tools/", "benchmarks/")
 
 
 def is_constant(item: Item) -> bool:
-    """Tell a module-level name from a field: enum members and model fields are read by their framework."""
+    """Tell a module-level name from a local or a field: enum members and model fields are read by their framework.
+
+    A table is no constant: it registers itself with its metadata.
+    """
     line = item.filename.read_text(encoding="utf-8").splitlines()[item.first_lineno - 1]
-    return item.typ == "variable" and not line[0].isspace()
+    return item.typ == "variable" and re.match(rf"{item.name}\b *[:=]", line) is not None and " = Table(" not in line
 
 
 def unused(paths: list[Path]) -> list[Item]:
     # The generated stubs count as users: they call each method of a servicer by its name.
     vulture = Vulture(ignore_decorators=REGISTERED_BY)
     vulture.scavenge([str(path) for path in paths])
-    return [item for item in vulture.get_unused_code(min_confidence=60) if item.typ in KINDS or is_constant(item)]
+    found = vulture.get_unused_code(min_confidence=60)
+    return [item for item in found if (item.typ in KINDS or is_constant(item)) and not is_protocol(item.name)]
+
+
+def is_protocol(name: str) -> bool:
+    """Tell names that the language itself looks up."""
+    return name.startswith("__") and name.endswith("__")
 
 
 def faults(root: Path, allowed: dict[str, str]) -> Iterator[str]:

@@ -98,10 +98,11 @@ wait_until_ready() {
   address=$(sed -n 's/^ready grpc=\([^ ]*\).*/\1/p' "$scratch/server.out" | head -n 1)
 }
 
+unset "${!ARCENTRA_@}" # settings of another installation have no place here
 choose_repo
 say "starting server, database and agent"
 # The local agent's steps install packages too: hand them the settings that this machine needs for that.
-export ARCENTRA_PASS_ENV='PIP_*,UV_*,GIT_*,PYTHON,XDG_CACHE_HOME'
+export ARCENTRA_AGENT_PASS_ENV='PIP_*,UV_*,GIT_*,PYTHON,XDG_CACHE_HOME'
 "$bin/arcentra-server" dev --data-dir "$scratch/data" --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
   >"$scratch/server.out" 2>"$scratch/server.log" &
 server=$!

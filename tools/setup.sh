@@ -69,8 +69,8 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
   say "creating .venv with $("$python" --version) ($python)"
   "$python" -m venv --clear "$venv"
 fi
-# Without a home of its own (containers, service users) uv would have nowhere to keep its cache.
-if [ ! -w "${HOME:-/nonexistent}" ] && [ -z "${UV_CACHE_DIR:-}" ]; then export UV_CACHE_DIR=$venv/.uv-cache; fi
+# Without a home of their own (containers, service users) pip and uv would have nowhere to keep their caches.
+if [ ! -w "${HOME:-/nonexistent}" ]; then export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$venv/.cache}; fi
 
 say "installing the pinned tools and libraries"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock

@@ -67,6 +67,11 @@ class Reading:
     steal: float
     total: float
 
+    @property
+    def own(self) -> float:
+        """CPU seconds of everything that belongs to the measurement."""
+        return self.server + self.postgres + self.load + self.harness
+
 
 def read(pids: Pids) -> Reading:
     """Read all counters."""
@@ -116,12 +121,11 @@ class CpuUse:
 def use_between(begin: Reading, end: Reading, operations: int) -> CpuUse:
     """What was used from one reading to another, in which `operations` operations were done."""
     operations = max(operations, 1)
-    own = sum(getattr(end, part) - getattr(begin, part) for part in ("server", "postgres", "load", "harness"))
     total = max(end.total - begin.total, 1 / TICKS_A_SECOND)
     return CpuUse(
         server_us=(end.server - begin.server) * 1e6 / operations,
         postgres_us=(end.postgres - begin.postgres) * 1e6 / operations,
         load_us=(end.load - begin.load) * 1e6 / operations,
-        foreign_percent=max(end.busy - begin.busy - own, 0.0) * 100 / total,
+        foreign_percent=max((end.busy - begin.busy) - (end.own - begin.own), 0.0) * 100 / total,
         steal_percent=(end.steal - begin.steal) * 100 / total,
     )

@@ -39,14 +39,23 @@ async def started(
 
 async def stop(process: Process) -> None:
     """End a process and wait until it is gone."""
-    if process.returncode is None:
-        process.send_signal(signal.SIGTERM)
+    send(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.communicate()
     except TimeoutError:
-        process.kill()
+        send(process, signal.SIGKILL)
         await process.wait()
+
+
+def send(process: Process, number: signal.Signals) -> None:
+    """Signal a process that may have ended already.
+
+    Not by its own method, which collects a process that has just ended before the event loop can learn its code.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 async def read_ready(process: Process, log: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a scenario is: one measure of one load, on the server and on its limit."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benchmarks.harness.cpu import CpuUse
 from benchmarks.harness.subjects import Side, Subject, real_server
@@ -32,4 +32,4 @@ class Scenario:
     limit_is: str
     limit: Side
     measure_once: Callable[[Subject, bool], Awaitable[Sample]]
-    server: Side = field(default=real_server)
+    server: Side = real_server

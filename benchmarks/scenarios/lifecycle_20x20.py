@@ -12,5 +12,5 @@ SCENARIO = Scenario(
     operation="lifecycle",
     limit_is="bare batch writer with coalesced streams",
     limit=limit_program("lifecycle"),
-    measure_once=Drain(Shape(jobs=50, steps=1), runs=240, smoke_runs=16, agents=20, slots=20).measure_once,
+    measure_once=Drain(Shape(jobs=50, steps=1), runs=400, smoke_runs=16, agents=20, slots=20).measure_once,
 )

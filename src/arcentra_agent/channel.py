@@ -1,7 +1,8 @@
 """The way to the server: one channel for everything, and how to wait before trying again."""
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 from grpc import aio
@@ -40,7 +41,7 @@ class Backoff:
 
     first: float = 0.1
     longest: float = 15.0
-    random: random.Random = field(default_factory=random.SystemRandom)
+    uniform: Callable[[float, float], float] = random.SystemRandom().uniform
     _attempts: int = 0
 
     def reset(self) -> None:
@@ -49,4 +50,4 @@ class Backoff:
     def next(self) -> float:
         ceiling = min(self.longest, self.first * 2.0**self._attempts)
         self._attempts = min(self._attempts + 1, 16)
-        return self.random.uniform(self.first / 2, ceiling)
+        return self.uniform(self.first / 2, ceiling)

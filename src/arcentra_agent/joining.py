@@ -73,10 +73,12 @@ async def _register(
             raise
         if credential is None:
             raise JoinRefusedError(f"the server refused the registration token: {error.details()}") from error
-        if not config.registration_token:
+        # Only an unknown credential is a reason to join anew; an agent that was turned away stays away.
+        unknown = error.code() is grpc.StatusCode.UNAUTHENTICATED
+        if not unknown or not config.registration_token:
+            hint = "; give the agent a --registration-token to join anew" if unknown else ""
             raise JoinRefusedError(
-                f"the server refused the credential of agent {credential.agent_id}: {error.details()}; "
-                "give the agent a --registration-token to join anew"
+                f"the server refused the credential of agent {credential.agent_id}: {error.details()}{hint}"
             ) from error
         _log.warning("credential_refused", agent_id=credential.agent_id, reason=error.details())
     return await _register(config, channel, None)
@@ -85,7 +87,7 @@ async def _register(
 async def _call(config: AgentConfig, channel: aio.Channel, credential: Credential | None) -> agent_pb2.RegisterResponse:
     request = agent_pb2.RegisterRequest(
         agent_name=config.name,
-        ip=own_address(config.server),
+        ip=await asyncio.to_thread(own_address, config.server),
         os=platform.system().lower(),
         arch=platform.machine(),
         version=own_version(),
@@ -110,6 +112,7 @@ def _membership(answer: agent_pb2.RegisterResponse, credential: Credential | Non
 
 
 def own_version() -> str:
+    """Return the version of the installed distribution."""
     try:
         return version("arcentra-server")
     except PackageNotFoundError:

@@ -5,11 +5,12 @@ import contextlib
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-_CAPTURE_LIMIT = 64 * 1024
+_T = TypeVar("_T")
 
 
 class CannotStartError(Exception):
@@ -44,16 +45,13 @@ class Launcher:
             OSError: when the system is out of something.
         """
         process = await self._start(argv, cwd=cwd, env=env, stdout=output, stderr=output)
-        await self._finish(process)
+        await self._supervise(process, process.wait())
         return exit_code_of(process)
 
     async def capture(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int) -> tuple[int, str]:
-        """Run a program as `run` does and return its exit code and what it wrote to its standard output (64 KiB)."""
+        """Run a program as `run` does and return its exit code and what it wrote to its standard output."""
         process = await self._start(argv, cwd=cwd, env=env, stdout=PIPE, stderr=output)
-        try:
-            text = await process.stdout.read(_CAPTURE_LIMIT) if process.stdout else b""
-        finally:
-            await self._finish(process)
+        text, _ = await self._supervise(process, process.communicate())
         return exit_code_of(process), text.decode("utf-8", "replace").strip()
 
     async def _start(
@@ -67,13 +65,15 @@ class Launcher:
         finally:
             self._starting -= 1
 
-    async def _finish(self, process: Process) -> None:
+    async def _supervise(self, process: Process, end: Awaitable[_T]) -> _T:
+        """Wait for the end of a process, and see that nothing of its group outlives it."""
         try:
-            await process.wait()
+            return await end
         except asyncio.CancelledError:
             signal_group(process.pid, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), self.kill_grace)
+                async with asyncio.timeout(self.kill_grace):
+                    await process.wait()
             raise
         finally:
             signal_group(process.pid, signal.SIGKILL)

@@ -82,7 +82,9 @@ class Workspaces:
 def _checked(name: str) -> str:
     parts = name.split("/")
     if len(parts) > _DEEPEST or not all(_COMPONENT.fullmatch(part) for part in parts):
-        raise WorkspaceError(f"workspace: expected a relative path of letters, digits, '.', '_' and '-', got {name[:128]!r}")
+        raise WorkspaceError(
+            f"workspace: expected a relative path of letters, digits, '.', '_' and '-', got {name[:128]!r}"
+        )
     return name
 
 

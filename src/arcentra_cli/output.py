@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from typing import TextIO
 
 import yaml
 from google.protobuf import json_format
@@ -15,27 +14,30 @@ from arcentra_cli.config import OutputFormat
 _UNFOLDED_WIDTH = 4096
 
 
-def console(file: TextIO | None = None) -> Console:
-    """A console on `file`, stdout by default, that never folds or cuts what a program reads."""
-    probe = Console(file=file or sys.stdout, highlight=False, emoji=False, markup=False)
-    if not probe.is_terminal:
-        return Console(file=probe.file, highlight=False, emoji=False, markup=False, width=_UNFOLDED_WIDTH)
-    return probe
+def console() -> Console:
+    """A console on stdout that never folds or cuts what a program reads."""
+    width = None if for_a_person() else _UNFOLDED_WIDTH
+    return Console(highlight=False, emoji=False, markup=False, width=width)
+
+
+def for_a_person() -> bool:
+    """Whether stdout is a terminal. Rich's own answer is yes as well where FORCE_COLOR asks a pipe for colours."""
+    return sys.stdout.isatty()
 
 
 def emit(output: OutputFormat, message: Message, table: Callable[[], RenderableType]) -> None:
     """Print one answer in the wanted format; `table` is built only when it is wanted."""
-    if output is OutputFormat.TABLE:
-        target = console()
-        if target.is_terminal:
-            target.print(table(), soft_wrap=False)
-        else:
-            with target.capture() as capture:
-                target.print(table())
-            # Padding up to the widest row says nothing to a program.
-            print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    if output is not OutputFormat.TABLE:
+        print(serialise(output, message))
         return
-    print(serialise(output, message))
+    target = console()
+    if for_a_person():
+        target.print(table())
+        return
+    with target.capture() as capture:
+        target.print(table())
+    # Padding up to the widest row says nothing to a program.
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def serialise(output: OutputFormat, message: Message) -> str:

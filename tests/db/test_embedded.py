@@ -37,11 +37,6 @@ ROOT = os.geteuid() == 0
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 # Root's files under another name: an ordinary user to PostgreSQL and to us, wherever the interpreter lies.
 AS_RENAMED_ROOT = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
-# A root that owns everything but may make no further user namespaces, as in a locked-down container.
-WITHOUT_NAMESPACES = (
-    *("unshare", "--map-users=0,0,65536", "--map-groups=0,0,65536", "--setuid=0", "--setgid=0", "--"),
-    *("sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"', "sh"),
-)
 
 
 def embedded(data_dir: Path, **seconds: float) -> EmbeddedPostgres:
@@ -85,6 +80,16 @@ def open_dir() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def without_namespaces(open_dir: Path) -> tuple[str, ...]:
+    """A prefix for a process whose user may make no namespaces, as in a locked-down container."""
+    refusing = open_dir / "bin" / "unshare"
+    refusing.parent.mkdir()
+    refusing.write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    return ("env", f"PATH={refusing.parent}:{os.environ['PATH']}")
 
 
 @pytest.fixture
@@ -232,20 +237,24 @@ async def test_a_busy_worker_of_a_killed_postmaster_does_not_hinder_the_next_sta
         with pytest.raises((asyncpg.PostgresError, OSError)):
             await connection.execute("DO $$ BEGIN LOOP NULL; END LOOP; END $$")
 
-    async with embedded(tmp_path) as server, asyncio.TaskGroup() as group:
-        async with connected(server.dsn()) as busy, connected(server.dsn()) as witness:
-            worker = busy.get_server_pid()
-            group.create_task(be_busy(busy))
-            running = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1 AND query LIKE 'DO %'"
-            while not await witness.fetchval(running, worker):
-                pass
-            with watched(worker) as ended:
-                os.kill(server.pid, signal.SIGKILL)
-                await server.wait_exit()
-                await server.stop()
-                assert not ended.done()
-                await server.start()
-                await ended
+    async with (
+        embedded(tmp_path) as server,
+        asyncio.TaskGroup() as group,
+        connected(server.dsn()) as busy,
+        connected(server.dsn()) as witness,
+    ):
+        worker = busy.get_server_pid()
+        group.create_task(be_busy(busy))
+        running = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1 AND query LIKE 'DO %'"
+        while not await witness.fetchval(running, worker):
+            pass
+        with watched(worker) as ended:
+            os.kill(server.pid, signal.SIGKILL)
+            await server.wait_exit()
+            await server.stop()
+            assert not ended.done()
+            await server.start()
+            await ended
 
 
 @pytest.mark.slow
@@ -338,12 +347,14 @@ async def test_an_ordinary_user_runs_it(open_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ROOT, reason="only root has a user to drop")
-async def test_root_without_user_namespaces_drops_to_an_unprivileged_user(open_dir: Path) -> None:
+async def test_root_without_user_namespaces_drops_to_an_unprivileged_user(
+    open_dir: Path, without_namespaces: tuple[str, ...]
+) -> None:
     data_dir = open_dir / "data"
     async with embedded(data_dir) as server:
         await write_row(server.dsn())
     assert (data_dir / "pg").stat().st_uid == 0
-    async with server_process(data_dir, prefix=WITHOUT_NAMESPACES) as child:
+    async with server_process(data_dir, prefix=without_namespaces) as child:
         assert "dsn" in child.report, child.report
         assert Path(f"/proc/{child.postmaster}").stat().st_uid == NOBODY
         assert await count_rows(child.dsn) == 1
@@ -351,16 +362,18 @@ async def test_root_without_user_namespaces_drops_to_an_unprivileged_user(open_d
             child.process.kill()
             await ended
     assert {path.stat().st_uid for path in (data_dir / "pg").rglob("*")} == {NOBODY}
-    async with server_process(open_dir / "other", prefix=WITHOUT_NAMESPACES) as child:
+    async with server_process(open_dir / "other", prefix=without_namespaces) as child:
         assert "dsn" in child.report, child.report
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ROOT, reason="only root has a user to drop")
-async def test_a_directory_closed_to_the_unprivileged_user_is_named_and_left_alone(open_dir: Path) -> None:
+async def test_a_directory_closed_to_the_unprivileged_user_is_named_and_left_alone(
+    open_dir: Path, without_namespaces: tuple[str, ...]
+) -> None:
     closed = open_dir / "closed"
     closed.mkdir(mode=0o700)
-    async with server_process(closed / "data", prefix=WITHOUT_NAMESPACES) as child:
+    async with server_process(closed / "data", prefix=without_namespaces) as child:
         assert child.report["error"] == "LaunchError"
         assert f"the user {NOBODY} that would run it cannot reach {closed / 'data'}" in str(child.report["message"])
     assert mode(closed) == 0o700
@@ -374,10 +387,10 @@ async def test_a_half_made_cluster_is_ignored(tmp_path: Path) -> None:
     half = tmp_path / "pg.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("3\n")
-    (tmp_path / "pg.password").write_text("of the half-made one")
+    (tmp_path / "pg.password").write_text("unfinished")
     async with embedded(tmp_path) as server:
         await write_row(server.dsn())
-        assert "half" not in server.dsn()
+        assert ":unfinished@" not in server.dsn()
     assert not half.exists()
 
 

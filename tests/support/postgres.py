@@ -84,39 +84,39 @@ class ServerProcess:
 
     async def stop(self) -> None:
         """Ask it to stop in order, and wait for it."""
-        await self.process.communicate()
+        await self.process.communicate(b"")
 
 
 @asynccontextmanager
-async def server_process(
-    data_dir: Path, *, prefix: Sequence[str] = (), options: Sequence[str] = ()
-) -> AsyncIterator[ServerProcess]:
+async def server_process(data_dir: Path, *, prefix: Sequence[str] = ()) -> AsyncIterator[ServerProcess]:
     """Run a server on `data_dir` in a process of its own; nothing of it is left at the end, whatever happens.
 
     `prefix` is a command that runs the rest of its arguments.
     """
     process = await asyncio.create_subprocess_exec(
-        *(*prefix, sys.executable, "-W", "error", "-m", __name__, str(data_dir), *options),
+        *(*prefix, sys.executable, "-W", "error", "-m", __name__, str(data_dir)),
         stdin=PIPE,
         stdout=PIPE,
         cwd=REPOSITORY,
     )
-    postmaster = None
     try:
         assert process.stdout is not None
-        line = await process.stdout.readline()
-        server = ServerProcess(process, json.loads(line or b"{}"))
-        if "pid" in server.report:
-            postmaster = os.pidfd_open(server.postmaster)
-        yield server
+        server = ServerProcess(process, json.loads(await process.stdout.readline() or b"{}"))
+        if "pid" not in server.report:
+            yield server
+            return
+        with watched(server.postmaster) as ended:
+            try:
+                yield server
+            finally:
+                with suppress(ProcessLookupError):
+                    os.kill(server.postmaster, signal.SIGCONT)
+                    os.kill(server.postmaster, signal.SIGQUIT)
+                await ended
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
-        if postmaster is not None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(postmaster, signal.SIGQUIT)
-            os.close(postmaster)
 
 
 @contextmanager

@@ -41,9 +41,11 @@ def test_what_nothing_or_only_a_test_uses_is_named(tree: Path, plant: Plant) -> 
     ]
 
 
-def test_stubs_and_decorators_count_as_users(tree: Path, plant: Plant) -> None:
+def test_stubs_and_frameworks_count_as_users(tree: Path, plant: Plant) -> None:
     plant("src/arcentra_api/a_pb2_grpc.py", "def add(servicer):\n    return servicer.Heartbeat\n")
     plant("src/a.py", "class S:\n    def Heartbeat(self) -> None: ...\n\n\nprint(S())\n")
+    plant("src/tables.py", "from sqlalchemy import MetaData, Table\n\njobs = Table('jobs', MetaData())\n")
+    plant("src/lazy.py", "def __getattr__(name: str) -> object: ...\n")
     plant("src/b.py", "from typer import Typer\n\napp = Typer()\n\n\n@app.command()\ndef show() -> None: ...\n")
     assert list(faults(tree, {})) == []
 

@@ -16,7 +16,7 @@ from tools.check_leftovers import faults
         ("src/a.py", "# TO" + "DO: later", "unfinished"),
         ("docs/a.md", "FIX" + "ME", "unfinished"),
         ("src/a.py", "raise NotImplemented" + "Error", "not implemented"),
-        ("src/a.py", "code = grpc.StatusCode.UN" + "IMPLEMENTED", "not implemented"),
+        ("src/arcentra_server/a.py", "code = grpc.StatusCode.UN" + "IMPLEMENTED", "not implemented"),
         ("README.md", "cd /ho" + "me/someone/arcentra", "a path of one machine"),
         ("tools/a.sh", "cat '/ro" + "ot/x'", "a path of one machine"),
         ("requirements-dev.lock", "--index" + "-url https" + "://example.invalid/simple", "an address in a lock file"),
@@ -36,8 +36,8 @@ def test_a_lock_with_addresses_is_refused_by_name(tree: Path, plant: Plant) -> N
 
 def test_ordinary_text_passes(tree: Path, plant: Plant) -> None:
     plant("src/arcentra_api/x_pb2_grpc.py", "raise NotImplemented" + "Error\n")
-    plant("tests/a.py", "assert code is not StatusCode.UN" + "IMPLEMENTED\n")
-    plant("tools/a.sh", 'mktemp -d "$TMP/x.XXX' + 'XXX"; cd "$HOME/work/x"\n')
+    plant("src/arcentra_cli/a.py", "known = StatusCode.UN" + "IMPLEMENTED\n")
+    plant("tools/a.sh", 'mktemp -d "$TMP/x.XXXXXX"; cd "$HOME/work/x"\n')
     plant("requirements-dev.lock", "x==1 \\\n    --hash=sha256:00\n")
     plant("logo.bin", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"))
     assert list(faults(tree)) == []

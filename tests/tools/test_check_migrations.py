@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import CheckConstraint, Column, Index, Integer, MetaData, Table, text
 
@@ -34,14 +32,12 @@ def change_default(table: Table) -> None:
 
 
 @pytest.fixture(scope="module")
-async def planted(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+async def planted(postgres: EmbeddedPostgres) -> list[str]:
     """What the comparison says when the tables were changed in four ways without a migration."""
     tables = copied()
     for change in (add_column, add_check, add_partial_index, change_default):
         change(tables.tables["agents"])
-    data_dir: Path = tmp_path_factory.mktemp("postgres")
-    async with EmbeddedPostgres(data_dir) as server:
-        return await compare(server, tables)
+    return await compare(postgres, tables)
 
 
 @pytest.mark.parametrize(

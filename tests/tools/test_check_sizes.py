@@ -20,6 +20,7 @@ def test_a_long_module_function_and_record_are_named(tree: Path, plant: Plant) -
 def test_what_is_within_the_limits_generated_or_ignored_passes(tree: Path, plant: Plant) -> None:
     plant("src/short.py", "def f() -> None:\n" + "    pass\n" * 79)
     plant("src/arcentra_api/x_pb2.py", "A = 1\n" * 900)
+    plant("migrations/versions/0001_x.py", "A = 1\n" * 900)
     plant("build/long.py", "A = 1\n" * 900)
     plant(".gitignore", "build/\n")
     plant("docs/long.md", "line\n" * 900)

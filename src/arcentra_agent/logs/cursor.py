@@ -4,6 +4,7 @@ A batch, once cut, keeps its number, offset and size for ever: whatever is sent 
 drop what it already has.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 CHUNK_BYTES = 256 * 1024
@@ -57,6 +58,19 @@ class LogCursor:
             self._chunks.append(Chunk(len(self._chunks) + 1, self._cut, size))
             self._cut += size
         return self._chunks[self._stored : self._stored + limit]
+
+    def settle(self, sent: list[Chunk], refused: Mapping[int, str]) -> None:
+        """Take the server's answer to chunks that were sent: `refused` has the reason for each it did not store."""
+        for chunk in sent:
+            reason = refused.get(chunk.seq, "DUPLICATE_SEQ")
+            if reason == "DUPLICATE_SEQ":
+                self.store(chunk.seq)
+            elif reason == "OUT_OF_ORDER":
+                self.out_of_order(chunk.seq)
+                return
+            else:
+                self.give_up(reason)
+                return
 
     def store(self, seq: int) -> None:
         """Note that the server has everything up to chunk `seq`."""

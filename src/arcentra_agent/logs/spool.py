@@ -6,6 +6,7 @@ pieces and never waits for the event loop or the network, so the copy is not wha
 """
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -66,7 +67,9 @@ class Spool:
         finally:
             for descriptor in (self._reader, self._stop_reader, self._file):
                 os.close(descriptor)
-            self._loop.call_soon_threadsafe(self._ended.set)
+            # The loop may be gone already when the agent is ended in a hurry.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ended.set)
 
     def _drain(self) -> bool:
         """Copy until the pipe is empty; tell whether every writer is gone."""

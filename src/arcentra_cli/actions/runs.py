@@ -18,7 +18,7 @@ from arcentra_cli.follow.reading import Link
 from arcentra_cli.follow.screen import LiveScreen, PlainScreen, Screen
 from arcentra_cli.follow.story import Story
 from arcentra_cli.follow.watch import LogFilter, Watch
-from arcentra_cli.output import console, emit
+from arcentra_cli.output import console, emit, for_a_person
 from arcentra_cli.render import tables, words
 from arcentra_cli.render.run import run_report
 from arcentra_cli.session import session
@@ -112,7 +112,7 @@ def _screen(settings: Settings, story: Story, *, states: bool) -> Screen:
     if settings.output is not OutputFormat.TABLE:
         return PlainScreen(sys.stderr, states=states)
     target = console()
-    if target.is_terminal and not target.is_dumb_terminal:
+    if for_a_person() and not target.is_dumb_terminal:
         return LiveScreen(target, lambda: story.progress, states=states)
     return PlainScreen(sys.stdout, states=states)
 

@@ -61,6 +61,7 @@ class _Step:
 class _Job:
     name: str
     status: str = ""
+    total_steps: int = 0
     untold_end: Say | None = None
     names: dict[str, int] = field(default_factory=dict)
 
@@ -99,6 +100,7 @@ class Story:
         if status == job.status:
             return []
         job.status = status
+        job.total_steps = message.total_steps
         if status in words.TERMINAL:
             job.untold_end = Say(job.name, status, _took(message.duration))
             return list(self._settle(message.job_id))
@@ -168,7 +170,8 @@ class Story:
                 yield step.untold_end
                 step.untold_end = None
         job = self._jobs[job_id]
-        if job.untold_end and (at_close or all(step.settled for step in steps)):
+        settled = len(steps) >= job.total_steps and all(step.settled for step in steps)
+        if job.untold_end and (settled or at_close):
             yield job.untold_end
             job.untold_end = None
 

@@ -20,7 +20,9 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Commits items in batches. `run` must be running, in a TaskGroup, for `submit` to resolve."""
 
-    def __init__(self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, largest: int = 2_000) -> None:
+    def __init__(
+        self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, largest: int = 2_000
+    ) -> None:
         self._commit = commit
         self._largest = largest
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
-from arcentra_server.db.engine import Tx
+from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.scheduling.plan import AgentSlots, QueuedStep
 
@@ -72,17 +71,17 @@ async def lock_heads(tx: Tx, selector_ids: Sequence[int], agent_ids: Sequence[UU
     return steps + [QueuedStep(row["step_run_id"], row["selector_id"]) for row in free]
 
 
-async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Mapping[str, Any]]:
+async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Row]:
     """Turn queue rows into leases, given as (lease, step run, agent); return what is to be dispatched."""
     return list(await tx.fetch(_CLAIM, *(list(column) for column in zip(*leases, strict=True))))
 
 
-async def unacknowledged(tx: Tx, agent_id: UUID) -> list[Mapping[str, Any]]:
+async def unacknowledged(tx: Tx, agent_id: UUID) -> list[Row]:
     """Return the leases of an agent that it has not started: they are sent again when it connects."""
     return list(await tx.fetch(_UNACKED, agent_id))
 
 
-async def held(tx: Tx, agent_id: UUID) -> list[Mapping[str, Any]]:
+async def held(tx: Tx, agent_id: UUID) -> list[Row]:
     """Return the step runs that are leased to an agent, with their state and whether they are to be cancelled."""
     return list(await tx.fetch(_HELD, agent_id))
 

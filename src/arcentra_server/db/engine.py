@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +17,9 @@ from arcentra_server.domain.ids import ENTROPY_BYTES, uuid7
 
 Tx = asyncpg.pool.PoolConnectionProxy
 """A connection inside a transaction: what every query function takes first."""
+
+Row = asyncpg.Record
+"""A row as it was read; query modules turn it into a type of their own."""
 
 _SETTINGS = {
     "application_name": "arcentra-server",
@@ -51,7 +55,7 @@ class Database:
         self._pool_size = pool_size
         self._pool: asyncpg.Pool | None = None
 
-    async def __aenter__(self) -> Database:
+    async def __aenter__(self) -> Self:
         try:
             self._pool = await asyncpg.create_pool(
                 self._dsn,
@@ -84,10 +88,13 @@ class Database:
         if self._pool is None:
             raise Unavailable("the database is closed")
         try:
-            async with self._pool.acquire(timeout=20) as connection:
-                isolation = "repeatable_read" if snapshot else "read_committed"
-                async with connection.transaction(isolation=isolation, readonly=snapshot):
-                    yield connection
+            async with (
+                self._pool.acquire(timeout=20) as connection,
+                connection.transaction(
+                    isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot
+                ),
+            ):
+                yield connection
         except _CONFLICT as error:
             raise WriteConflict("another change was first, please repeat") from error
         except (*_LOST, TimeoutError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from arcentra_server.db.engine import Tx
+from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.execution import Event, Resource
 
 _APPEND = """
@@ -98,7 +98,7 @@ async def snapshot(tx: Tx) -> Snapshot:
 
 async def read_after(tx: Tx, cursor: int, limit: int) -> list[EventRow]:
     """Return what is visible after a place in the journal, in order. It may have gaps: see the module."""
-    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM events WHERE id > $1 ORDER BY id LIMIT $2", cursor, limit)  # noqa: S608 - constant columns
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM events WHERE id > $1 ORDER BY id LIMIT $2", cursor, limit)
     return [_event(row) for row in rows]
 
 
@@ -107,6 +107,6 @@ async def last_id(tx: Tx) -> int:
     return int(await tx.fetchval("SELECT coalesce(max(id), 0) FROM events"))
 
 
-def _event(row: Sequence[object]) -> EventRow:
+def _event(row: Row) -> EventRow:
     identity, xid, at, resource, *rest = row
-    return EventRow(identity, xid, at, Resource(str(resource)), *rest)  # type: ignore[arg-type]
+    return EventRow(identity, xid, at, Resource(resource), *rest)

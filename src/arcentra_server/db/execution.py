@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from arcentra_server.db.engine import Tx
+from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.execution import CancelCause, JobState, Lease, RunState, StageState, StepState
 from arcentra_server.domain.ledger import Ledger, StageDue
 from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
@@ -55,7 +54,8 @@ async def load_run(tx: Tx, ledger: Ledger, run_id: UUID) -> RunState | None:
         return None
     jobs = await tx.fetch(_JOB + "WHERE j.run_id = $1 ORDER BY j.stage_index, j.job_index", run_id)
     steps = await tx.fetch(
-        _STEP + f"WHERE s.run_id = $1 AND {_UNFINISHED} AND NOT s.superseded ORDER BY s.job_run_id, s.step_index", run_id
+        _STEP + f"WHERE s.run_id = $1 AND {_UNFINISHED} AND NOT s.superseded ORDER BY s.job_run_id, s.step_index",
+        run_id,
     )
     _add(ledger, runs, jobs, steps)
     return ledger.runs[run_id]
@@ -77,7 +77,8 @@ async def _load_stage(tx: Tx, ledger: Ledger, due: StageDue) -> list[JobState]:
         _JOB + "WHERE j.run_id = $1 AND j.stage_index = $2 ORDER BY j.job_index", due.run_id, due.index
     )
     steps = await tx.fetch(
-        _STEP + f"WHERE s.job_run_id = ANY($1) AND {_UNFINISHED} AND NOT s.superseded ORDER BY s.job_run_id, s.step_index",
+        _STEP
+        + f"WHERE s.job_run_id = ANY($1) AND {_UNFINISHED} AND NOT s.superseded ORDER BY s.job_run_id, s.step_index",
         [job["id"] for job in jobs],
     )
     _add(ledger, (), jobs, steps)
@@ -86,9 +87,9 @@ async def _load_stage(tx: Tx, ledger: Ledger, due: StageDue) -> list[JobState]:
 
 def _add(
     ledger: Ledger,
-    runs: Iterable[Mapping[str, Any]],
-    jobs: Sequence[Mapping[str, Any]],
-    steps: Iterable[Mapping[str, Any]],
+    runs: Iterable[Row],
+    jobs: Sequence[Row],
+    steps: Iterable[Row],
 ) -> None:
     stages = {
         (row["run_id"], row["stage_index"]): StageState(row["run_id"], row["stage_index"], row["open_jobs"])
@@ -99,7 +100,7 @@ def _add(
     ledger.add_jobs([_job(row) for row in jobs if row["id"] not in ledger.jobs], [_step(row) for row in steps])
 
 
-def _run(row: Mapping[str, Any]) -> RunState:
+def _run(row: Row) -> RunState:
     return RunState(
         id=row["id"],
         pipeline_id=row["pipeline_id"],
@@ -116,7 +117,7 @@ def _run(row: Mapping[str, Any]) -> RunState:
     )
 
 
-def _job(row: Mapping[str, Any]) -> JobState:
+def _job(row: Row) -> JobState:
     return JobState(
         id=row["id"],
         run_id=row["run_id"],
@@ -135,7 +136,7 @@ def _job(row: Mapping[str, Any]) -> JobState:
     )
 
 
-def _step(row: Mapping[str, Any]) -> StepState:
+def _step(row: Row) -> StepState:
     lease_id = row["lease_id"]
     return StepState(
         id=row["id"],

@@ -7,11 +7,11 @@ that is not in that state any more means that another writer was first, which th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from arcentra_server.db import events
-from arcentra_server.db.engine import Tx
+from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.errors import WriteConflict
 from arcentra_server.domain.ledger import Ledger
 
@@ -88,7 +88,7 @@ def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-async def write(tx: Tx, ledger: Ledger) -> list[Mapping[str, Any]]:
+async def write(tx: Tx, ledger: Ledger) -> list[Row]:
     """Write the changes of a ledger and its events; return the rows of the leases it gave out.
 
     Raises:
@@ -127,7 +127,7 @@ async def _write_steps(tx: Tx, ledger: Ledger) -> None:
         raise WriteConflict("a step run was changed at the same time")
 
 
-async def _write_leases(tx: Tx, ledger: Ledger) -> list[Mapping[str, Any]]:
+async def _write_leases(tx: Tx, ledger: Ledger) -> list[Row]:
     if ledger.ended_leases:
         await tx.execute(_END_LEASES, *_columns(ledger.ended_leases.items()))
     if not ledger.new_leases:
@@ -144,7 +144,9 @@ async def _write_queue(tx: Tx, ledger: Ledger) -> None:
             raise WriteConflict("a step run was claimed at the same time")
     if ledger.queued:
         steps = [(ledger.steps[step_id], agent_id) for step_id, agent_id in ledger.queued.items()]
-        rows = [(step.id, step.selector_id, step.run_id, agent, ledger.runs[step.run_id].paused) for step, agent in steps]
+        rows = [
+            (step.id, step.selector_id, step.run_id, agent, ledger.runs[step.run_id].paused) for step, agent in steps
+        ]
         await tx.execute(_ENQUEUE, *_columns(rows))
 
 
@@ -170,9 +172,7 @@ async def _write_parents(tx: Tx, ledger: Ledger) -> None:
     if jobs:
         await tx.execute(_JOBS, *_columns(jobs))
     if ledger.changed_stages:
-        await tx.execute(
-            _STAGES, *_columns((*key, ledger.stages[key].open_jobs) for key in ledger.changed_stages)
-        )
+        await tx.execute(_STAGES, *_columns((*key, ledger.stages[key].open_jobs) for key in ledger.changed_stages))
     runs = [ledger.runs[run_id] for run_id in ledger.runs_before]
     if not runs:
         return

@@ -80,7 +80,9 @@ def _current(connection: Connection) -> str | None:
 def _upgrade(connection: Connection) -> list[str]:
     version = connection.execute(text("SHOW server_version_num")).scalar_one()
     if int(version) // 10_000 < OLDEST_POSTGRESQL:
-        raise MigrationError(f"the database is PostgreSQL {int(version) // 10_000}; {OLDEST_POSTGRESQL} or later is needed")
+        raise MigrationError(
+            f"the database is PostgreSQL {int(version) // 10_000}; {OLDEST_POSTGRESQL} or later is needed"
+        )
     config = _config()
     scripts = ScriptDirectory.from_config(config)
     known = {script.revision for script in scripts.walk_revisions()}

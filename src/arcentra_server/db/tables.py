@@ -61,9 +61,7 @@ def _int(name: str, default: int | None = 0, *, null: bool = False, big: bool = 
 
 
 def _time(name: str, *, null: bool = True, now: bool = False) -> Column[object]:
-    return Column(
-        name, TIMESTAMP(timezone=True), nullable=null, server_default=func.clock_timestamp() if now else None
-    )
+    return Column(name, TIMESTAMP(timezone=True), nullable=null, server_default=func.clock_timestamp() if now else None)
 
 
 def _flag(name: str, default: str = "false") -> Column[object]:
@@ -84,7 +82,9 @@ def _ended(states: frozenset[StepStatus] | frozenset[RunStatus]) -> CheckConstra
     return CheckConstraint(f"(finished_at IS NOT NULL) = (status IN ({listed}))", name="ended")
 
 
-server_keys = Table("server_keys", metadata, Column("name", Text, primary_key=True), Column("secret", LargeBinary, nullable=False))
+server_keys = Table(
+    "server_keys", metadata, Column("name", Text, primary_key=True), Column("secret", LargeBinary, nullable=False)
+)
 
 tokens = Table(
     "tokens",

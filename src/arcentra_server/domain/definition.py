@@ -91,13 +91,16 @@ class PipelineSpec:
         return {
             "jobs_only": self.jobs_only,
             "variables": dict(self.variables),
-            "stages": [{"name": stage.name, "jobs": [_job_to_json(job) for job in stage.jobs]} for stage in self.stages],
+            "stages": [
+                {"name": stage.name, "jobs": [_job_to_json(job) for job in stage.jobs]} for stage in self.stages
+            ],
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PipelineSpec:
         stages = tuple(
-            StageSpec(stage["name"], tuple(_job_from_json(job) for job in stage["jobs"])) for stage in document["stages"]
+            StageSpec(stage["name"], tuple(_job_from_json(job) for job in stage["jobs"]))
+            for stage in document["stages"]
         )
         return cls(stages, document["variables"], document["jobs_only"])
 

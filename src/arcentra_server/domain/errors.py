@@ -44,7 +44,9 @@ class ValidationError(ArcentraError):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
-        super().__init__("; ".join(f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in faults))
+        super().__init__(
+            "; ".join(f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in faults)
+        )
 
     @classmethod
     def at(cls, path: str, message: str) -> ValidationError:
@@ -53,40 +55,60 @@ class ValidationError(ArcentraError):
 
 
 class NotFound(ArcentraError):
+    """No such object, or none that the caller may see."""
+
     reason = "NOT_FOUND"
 
 
 class AlreadyExists(ArcentraError):
+    """A name or key is taken."""
+
     reason = "ALREADY_EXISTS"
 
 
 class InvalidTransition(ArcentraError):
+    """The object's state does not allow this."""
+
     reason = "INVALID_TRANSITION"
 
 
 class LeaseLost(ArcentraError):
+    """The report is of a lease that ended: the agent must stop, not repeat."""
+
     reason = "LEASE_LOST"
 
 
 class WriteConflict(ArcentraError):
+    """Another writer was first; the caller may repeat the call."""
+
     reason = "WRITE_CONFLICT"
 
 
 class Unauthenticated(ArcentraError):
+    """No credential, or one that is not good."""
+
     reason = "UNAUTHENTICATED"
 
 
 class Forbidden(ArcentraError):
+    """The credential does not allow this."""
+
     reason = "FORBIDDEN"
 
 
 class NotLeased(Forbidden):
+    """The step run is not leased to this agent, or does not exist: the two are not told apart."""
+
     reason = "NOT_LEASED"
 
 
 class LimitExceeded(ArcentraError):
+    """A limit of size, rate or number."""
+
     reason = "LIMIT_EXCEEDED"
 
 
 class Unavailable(ArcentraError):
+    """The server cannot do it now: it starts, stops, or has lost its database."""
+
     reason = "UNAVAILABLE"

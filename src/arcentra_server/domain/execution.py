@@ -130,7 +130,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What an agent says about a step run. `lease_id` None: the client does not know of leases."""
+    """What an agent says about a step run. `lease_token` empty, `attempt` 0: the client does not know of them."""
 
     agent_id: UUID
     step_id: UUID

@@ -44,11 +44,16 @@ class StageDue:
 
 
 class Ledger:
-    """See the module. `new_id` makes the ids of leases; `accepts` answers whether an agent still takes work."""
+    """See the module.
 
-    def __init__(self, new_id: Callable[[], UUID], accepts: Callable[[UUID], bool] = lambda _: True) -> None:
+    Args:
+        new_id: Makes the ids of leases.
+        is_token: Answers whether a text is the token of a lease.
+    """
+
+    def __init__(self, new_id: Callable[[], UUID], is_token: Callable[[UUID, str], bool]) -> None:
         self._new_id = new_id
-        self._accepts = accepts
+        self._is_token = is_token
         self.runs: dict[UUID, RunState] = {}
         self.stages: dict[tuple[UUID, int], StageState] = {}
         self.jobs: dict[UUID, JobState] = {}
@@ -86,15 +91,12 @@ class Ledger:
 
     # What happens
 
-    def report(self, report: StepReport, lease_of_token: UUID | None) -> None:
+    def report(self, report: StepReport) -> None:
         """Take one report of an agent.
 
-        Args:
-            report: What the agent says.
-            lease_of_token: The lease that the report's token belongs to, None when it brought none.
-
         Raises:
-            NotLeased: the step run is unknown, or another agent's.
+            NotLeased: the step run is unknown, or not leased to this agent. Whether it once was is for the caller to
+                find out: the ledger holds the leases that have not ended.
             LeaseLost: the lease of the report ended.
             InvalidTransition: the step run cannot go to the reported state.
         """
@@ -106,8 +108,8 @@ class Ledger:
             return
         lease = step.lease
         if lease is None or lease.agent_id != report.agent_id:
-            raise NotLeased(NOT_LEASED) if lease is not None else LeaseLost(LEASE_LOST)
-        if report.lease_token and lease_of_token != lease.id:
+            raise NotLeased(NOT_LEASED)
+        if report.lease_token and not self._is_token(lease.id, report.lease_token):
             raise LeaseLost(LEASE_LOST)
         if report.attempt and report.attempt != step.attempt:
             raise LeaseLost(LEASE_LOST)
@@ -208,6 +210,58 @@ class Ledger:
                 self._skip_rest(job)
                 self._finish_job(job, self.runs[job.run_id])
 
+    def add_step(self, step: StepState, *, queue: bool) -> None:
+        """Take a step run that was stored after its run began; `queue`: it is its turn already."""
+        job, run = self.jobs[step.job_id], self.runs[step.run_id]
+        self._touch_job(job)
+        job.total_steps += 1
+        self.add_jobs((), [step])
+        self._created(step, run)
+        if queue:
+            self._set_step(step, StepStatus.QUEUED)
+            self._enqueue(step, None)
+
+    def add_job(self, job: JobState) -> None:
+        """Take a job that was stored after its run began, in a stage that is open."""
+        run = self.runs[job.run_id]
+        self._touch_run(run)
+        run.total_jobs += 1
+        self.stages[run.id, job.stage_index].open_jobs += 1
+        self.changed_stages.add((run.id, job.stage_index))
+        self.add_jobs([job], ())
+
+    def reopen(self, run: RunState, jobs: Iterable[JobState], steps: Iterable[StepState], first: UUID) -> None:
+        """Open jobs again for new attempts of all their steps, which are stored as PENDING.
+
+        Args:
+            run: The run, all of whose jobs are loaded.
+            jobs: The jobs to open: the one that is retried, and those that were skipped because of it.
+            steps: The new attempts, in order.
+            first: The step that is queued now; the others wait for their turn.
+        """
+        self._touch_run(run)
+        reopened = {job.id for job in jobs}
+        for job in jobs:
+            self._touch_job(job)
+            run.completed_jobs -= 1
+            run.failed_jobs -= rollup.job_contribution(job.status) is RunStatus.FAILED
+            job.outcome, job.agent_id, job.error_message, job.exit_code = rollup.NOTHING_YET, None, "", 0
+            job.completed_steps = job.failed_steps = job.current_step = 0
+            self.stages[run.id, job.stage_index].open_jobs += 1
+            self.changed_stages.add((run.id, job.stage_index))
+            self._set_job(job, RunStatus.PENDING)
+        run.stopped, run.outcome = False, rollup.NOTHING_YET
+        for job in self.jobs.values():
+            if job.run_id == run.id and job.id not in reopened and job.status.terminal:
+                run.outcome = rollup.graver(run.outcome, rollup.job_contribution(job.status))
+        if run.status.terminal:
+            self._set_run(run, RunStatus.RUNNING)
+        for step in steps:
+            self.add_jobs((), [step])
+            self._created(step, run)
+        self._set_step(self.steps[first], StepStatus.QUEUED)
+        self._enqueue(self.steps[first], None)
+
     # What follows from it
 
     def _repeat(self, step: StepState, report: StepReport) -> None:
@@ -287,7 +341,7 @@ class Ledger:
             self._enqueue(step, None)
             return
         holder = job.agent_id
-        if holder is None or holder != agent_id or run.paused or not self._accepts(holder):
+        if holder is None or holder != agent_id or run.paused:
             self._enqueue(step, holder)
             return
         step.lease = Lease(self._new_id(), step.id, holder)
@@ -358,6 +412,11 @@ class Ledger:
     def _touch_run(self, run: RunState) -> None:
         self.runs_before.setdefault(run.id, run.status)
 
+    def _created(self, step: StepState, run: RunState) -> None:
+        self.events.append(
+            Event(Resource.STEP, run.pipeline_id, run.id, step.job_id, step.id, None, step.status.value, None)
+        )
+
     def _set_step(self, step: StepState, status: StepStatus) -> None:
         check_step_transition(step.status, status)
         self._touch_step(step)
@@ -365,7 +424,14 @@ class Ledger:
         previous, step.status = step.status, status
         self.events.append(
             Event(
-                Resource.STEP, run.pipeline_id, run.id, step.job_id, step.id, step.agent_id, status.value, previous.value
+                Resource.STEP,
+                run.pipeline_id,
+                run.id,
+                step.job_id,
+                step.id,
+                step.agent_id,
+                status.value,
+                previous.value,
             )
         )
 

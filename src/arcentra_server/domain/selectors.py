@@ -12,6 +12,8 @@ from arcentra_server.domain.errors import Fault
 
 
 class Operator(StrEnum):
+    """How a label is compared."""
+
     IN = "In"
     NOT_IN = "NotIn"
     EXISTS = "Exists"

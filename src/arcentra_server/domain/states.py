@@ -66,6 +66,8 @@ class FailureReason(StrEnum):
 
 
 class TriggerType(StrEnum):
+    """What started a run."""
+
     MANUAL = "MANUAL"
     CRON = "CRON"
     EVENT = "EVENT"

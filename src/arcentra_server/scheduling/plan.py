@@ -59,9 +59,7 @@ def matching(selectors: Mapping[int, Selector], agents: Sequence[AgentSlots]) ->
     return found
 
 
-def plan(
-    queue: Sequence[QueuedStep], agents: Sequence[AgentSlots], matches: Mapping[int, Sequence[UUID]]
-) -> Plan:
+def plan(queue: Sequence[QueuedStep], agents: Sequence[AgentSlots], matches: Mapping[int, Sequence[UUID]]) -> Plan:
     """Place the queue, in its order, on the agents with the most free slots.
 
     Args:

@@ -1,0 +1,216 @@
+"""The step runs this agent has: taken, reported as running, run, their log delivered, reported as ended, forgotten.
+
+Nothing is started before the server has accepted that it runs, and nothing is forgotten before the server has
+committed how it ended.
+"""
+
+import asyncio
+import re
+from collections import OrderedDict
+from typing import Final
+
+import structlog
+
+from arcentra_agent.execution import Execution, Outcome, Site
+from arcentra_agent.mailbox import Mailbox
+from arcentra_api.agent.v1 import agent_pb2
+from arcentra_api.steprun.v1 import steprun_pb2
+
+_STEP_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_REMEMBERED_COMMANDS = 4096
+_log = structlog.get_logger("arcentra_agent")
+
+RUNNING: Final = steprun_pb2.STEP_RUN_STATUS_RUNNING
+
+
+class Step:
+    """One step run on this agent, and what the server said about it."""
+
+    def __init__(self, run: agent_pb2.StepRun, execution: Execution) -> None:
+        self.run = run
+        self.execution = execution
+        self.task: asyncio.Task[None] | None = None
+        self.has_slot = False
+        self.may_start = False
+        self.decided = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def report(self, status: steprun_pb2.StepRunStatus.ValueType) -> agent_pb2.TaskStatus:
+        """Return a report under the lease of this step."""
+        return agent_pb2.TaskStatus(
+            step_run_id=self.run.step_run_id,
+            status=status,
+            lease_token=self.run.lease_token,
+            attempt=self.run.attempt,
+        )
+
+    def final_report(self, outcome: Outcome) -> agent_pb2.TaskStatus:
+        """Return the report of how it ended."""
+        report = self.report(outcome.status)
+        report.exit_code = outcome.exit_code
+        report.error_message = outcome.message
+        report.failure_reason = outcome.reason
+        report.metrics.update(outcome.metrics)
+        if self.execution.log is not None:
+            report.log_size = self.execution.log.spool.size
+        return report
+
+
+class StepBoard:
+    """All step runs of this agent. Methods that take the server's messages never wait."""
+
+    def __init__(self, site: Site, mailbox: Mailbox, tasks: asyncio.TaskGroup, capacity: int) -> None:
+        self._site = site
+        self._mailbox = mailbox
+        self._tasks = tasks
+        self._slots = asyncio.Semaphore(capacity)
+        # A server keeps to the capacity; leases that end while their process is being killed may exceed it for a while.
+        self._most = 4 * capacity + 64
+        self._steps: dict[str, Step] = {}
+        self._commands: OrderedDict[str, None] = OrderedDict()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.is_draining = False
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @property
+    def step_run_ids(self) -> list[str]:
+        """Every step run that is not finished for the server, so that it does not take any of them for lost."""
+        return list(self._steps)
+
+    async def empty(self) -> None:
+        """Wait until there is no step run left."""
+        await self._empty.wait()
+
+    # What the server says
+
+    def dispatch(self, run: agent_pb2.StepRun, command_id: str) -> None:
+        """Take a step run, unless it was taken before or cannot be."""
+        if command_id and command_id in self._commands:
+            return
+        if known := self._steps.get(run.step_run_id):
+            self._renew(known, run, command_id)
+            return
+        refusal = self._refusal(run)
+        self._remember(command_id)
+        if refusal:
+            self._answer(command_id, refusal)
+            return
+        run.command_id = command_id
+        step = Step(run, Execution(self._site, run))
+        self._steps[run.step_run_id] = step
+        self._empty.clear()
+        step.task = self._tasks.create_task(self._live(step), name=f"step-{run.step_run_id}")
+
+    def committed(self, report: agent_pb2.TaskStatus) -> None:
+        """Take note that the server committed a report."""
+        step = self._holder(report)
+        if step is None:
+            return
+        if report.status == RUNNING:
+            step.may_start = True
+            step.decided.set()
+        else:
+            step.closed.set()
+
+    def refused(self, report: agent_pb2.TaskStatus, reason: str) -> None:
+        """Stop and forget a step run that the server does not leave to this agent."""
+        step = self._holder(report)
+        if step is None:
+            return
+        _log.warning("report_refused", step_run_id=report.step_run_id, status=report.status, reason=reason)
+        self._abandon(step)
+
+    def cancel(self, step_run_id: str, reason: str) -> None:
+        """Stop a step run and report it as cancelled; one that is not here needs nothing."""
+        if step := self._steps.get(step_run_id):
+            _log.info("step_run_cancelled", step_run_id=step_run_id)
+            step.execution.cancel(reason)
+
+    # What the agent decides
+
+    def cancel_all(self, reason: str) -> None:
+        for step_run_id in self.step_run_ids:
+            self.cancel(step_run_id, reason)
+
+    def abandon_all(self) -> None:
+        """Kill everything now and report nothing."""
+        self._site.launcher.kill_grace = 0
+        for step in list(self._steps.values()):
+            self._abandon(step)
+
+    # The life of a step run
+
+    async def _live(self, step: Step) -> None:
+        try:
+            async with self._slots:
+                step.has_slot = True
+                self._answer(step.run.command_id, "")
+                self._mailbox.put(step.report(RUNNING))
+                await step.decided.wait()
+                _log.info("step_run_started", step_run_id=step.run.step_run_id, uses=step.run.uses)
+                outcome = await step.execution.run()
+            if step.execution.log is not None:
+                await step.execution.log.shipped.wait()
+            self._mailbox.put(step.final_report(outcome))
+            await step.closed.wait()
+            status = steprun_pb2.StepRunStatus.Name(outcome.status).removeprefix("STEP_RUN_STATUS_")
+            _log.info("step_run_ended", step_run_id=step.run.step_run_id, status=status, reason=outcome.reason)
+        finally:
+            self._forget(step)
+
+    def _forget(self, step: Step) -> None:
+        step.execution.forget()
+        self._mailbox.outbox.drop(step.run.step_run_id)
+        self._steps.pop(step.run.step_run_id, None)
+        if not self._steps:
+            self._empty.set()
+
+    def _abandon(self, step: Step) -> None:
+        if step.task is not None:
+            step.task.cancel()
+
+    def _holder(self, report: agent_pb2.TaskStatus) -> Step | None:
+        """Return the step a report was made for; a report under an older lease is nobody's."""
+        step = self._steps.get(report.step_run_id)
+        return step if step is not None and step.run.lease_token == report.lease_token else None
+
+    # Dispatches
+
+    def _refusal(self, run: agent_pb2.StepRun) -> str:
+        """Say why a step run cannot be taken, or nothing."""
+        if self.is_draining:
+            return "the agent is stopping"
+        if len(self._steps) >= self._most:
+            return "the agent is full"
+        if not _STEP_RUN_ID.fullmatch(run.step_run_id):
+            return "the step run has an id that cannot be a file name"
+        return ""
+
+    def _renew(self, step: Step, run: agent_pb2.StepRun, command_id: str) -> None:
+        """Take a new lease of a step run that is already here: it replaces one that was never accepted."""
+        if run.lease_token == step.run.lease_token:
+            return
+        if step.may_start:
+            self._remember(command_id)
+            self._answer(command_id, "the step run is already running here under another lease")
+            return
+        self._remember(command_id)
+        step.run.lease_token, step.run.attempt = run.lease_token, run.attempt
+        step.run.command_id = command_id
+        if step.has_slot:
+            self._answer(command_id, "")
+            self._mailbox.put(step.report(RUNNING))
+
+    def _remember(self, command_id: str) -> None:
+        self._commands[command_id] = None
+        if len(self._commands) > _REMEMBERED_COMMANDS:
+            self._commands.popitem(last=False)
+
+    def _answer(self, command_id: str, refusal: str) -> None:
+        status = agent_pb2.ACK_STATUS_FAILED if refusal else agent_pb2.ACK_STATUS_OK
+        if refusal:
+            _log.warning("dispatch_refused", command_id=command_id, reason=refusal)
+        self._mailbox.put(agent_pb2.TaskAck(command_id=command_id, status=status, message=refusal))

@@ -1,0 +1,42 @@
+"""What is overdue, by the clock of the database."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from arcentra_server.db.engine import Tx
+
+
+async def lapsed_agents(tx: Tx, limit: int) -> list[UUID]:
+    """Return agents whose lease time has passed; not locked."""
+    rows = await tx.fetch(
+        "SELECT id FROM agents WHERE lease_until < clock_timestamp() AND deleted_at IS NULL ORDER BY id LIMIT $1", limit
+    )
+    return [row["id"] for row in rows]
+
+
+async def unstarted_steps(tx: Tx, seconds: float, limit: int) -> list[UUID]:
+    """Return step runs that were leased so long ago and have not been started; not locked."""
+    rows = await tx.fetch(
+        """SELECT s.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+            WHERE l.ended_at IS NULL AND s.status = 'QUEUED'
+              AND l.created_at < clock_timestamp() - make_interval(secs => $1)
+            ORDER BY l.id LIMIT $2""",
+        seconds,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def overdue_steps(tx: Tx, grace_seconds: float, limit: int) -> list[UUID]:
+    """Return running step runs that are past their timeout, or past that of their job; not locked."""
+    rows = await tx.fetch(
+        """SELECT s.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id JOIN job_runs j ON j.id = s.job_run_id
+            WHERE l.ended_at IS NULL AND s.status = 'RUNNING' AND s.cancel_cause IS NULL
+              AND clock_timestamp() - make_interval(secs => $1) >
+                  least(s.started_at + s.timeout_ms * interval '1 ms', j.started_at + j.timeout_ms * interval '1 ms')
+            ORDER BY l.id LIMIT $2""",
+        grace_seconds,
+        limit,
+    )
+    return [row["id"] for row in rows]

@@ -1,0 +1,121 @@
+"""Store step runs after their run began: steps and jobs that are added, and new attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import asyncpg
+
+from arcentra_server.db.engine import Tx
+from arcentra_server.db.new_runs import ensure_selectors
+from arcentra_server.domain.errors import AlreadyExists
+from arcentra_server.domain.execution import JobState, RunState, StepState
+from arcentra_server.domain.instantiate import NewStep
+from arcentra_server.domain.selectors import ANY_AGENT
+from arcentra_server.domain.states import RunStatus, StepStatus
+
+
+async def job_named(tx: Tx, run_id: UUID, name: str) -> UUID | None:
+    """Return the job run of a name."""
+    found: UUID | None = await tx.fetchval("SELECT id FROM job_runs WHERE run_id = $1 AND name = $2", run_id, name)
+    return found
+
+
+async def job_name(tx: Tx, job_id: UUID) -> str:
+    """Return the name of a job run."""
+    return str(await tx.fetchval("SELECT name FROM job_runs WHERE id = $1", job_id))
+
+
+async def insert_job(tx: Tx, run: RunState, job_id: UUID, name: str, stage_index: int) -> JobState:
+    """Store a job that is added to a run."""
+    selector_id = (await ensure_selectors(tx, [ANY_AGENT]))[ANY_AGENT]
+    await tx.execute(
+        """INSERT INTO job_runs (id, run_id, pipeline_id, name, stage_index, job_index, selector_id)
+           VALUES ($1, $2, $3, $4, $5, (SELECT count(*) FROM job_runs WHERE run_id = $2), $6)""",
+        job_id,
+        run.id,
+        run.pipeline_id,
+        name,
+        stage_index,
+        selector_id,
+    )
+    return JobState(job_id, run.id, stage_index, RunStatus.PENDING, selector_id, 0)
+
+
+async def insert_step(tx: Tx, step: NewStep, dispatch: bytes, job: JobState, created_by: str) -> StepState:
+    """Store a step that is added to a job, as PENDING.
+
+    Raises:
+        AlreadyExists: the job has a step of this name.
+    """
+    if await tx.fetchval("SELECT 1 FROM step_runs WHERE job_run_id = $1 AND name = $2", step.job_id, step.name):
+        raise AlreadyExists(f"the job has a step {step.name!r} already")
+    selector_id = job.selector_id
+    if step.own_selector:
+        selector_id = (await ensure_selectors(tx, [step.selector]))[step.selector]
+    try:
+        await tx.execute(
+            """INSERT INTO step_runs (id, run_id, job_run_id, pipeline_id, name, step_index, selector_id, own_selector,
+                                      continue_on_error, timeout_ms, dispatch, added, created_by)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, true, $12)""",
+            step.id,
+            step.run_id,
+            step.job_id,
+            step.pipeline_id,
+            step.name,
+            step.index,
+            selector_id,
+            step.own_selector,
+            step.continue_on_error,
+            step.timeout_ms,
+            dispatch,
+            created_by,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExists("the job was changed at the same time") from error
+    return StepState(
+        id=step.id,
+        job_id=step.job_id,
+        run_id=step.run_id,
+        index=step.index,
+        status=StepStatus.PENDING,
+        selector_id=selector_id,
+        own_selector=step.own_selector,
+        continue_on_error=step.continue_on_error,
+    )
+
+
+async def copy_attempts(tx: Tx, job_ids: Sequence[UUID], make_id: Callable[[], UUID]) -> list[StepState]:
+    """Store a new attempt, PENDING, of every step of these jobs; the last attempts become superseded."""
+    old = await tx.fetch(
+        """UPDATE step_runs SET superseded = true WHERE job_run_id = ANY($1) AND NOT superseded
+           RETURNING id, job_run_id, step_index""",
+        job_ids,
+    )
+    old.sort(key=lambda row: (row["job_run_id"], row["step_index"]))
+    rows = await tx.fetch(
+        """INSERT INTO step_runs (id, run_id, job_run_id, pipeline_id, name, step_index, attempt, selector_id,
+                                  own_selector, continue_on_error, timeout_ms, dispatch, added, created_by)
+           SELECT c.new_id, s.run_id, s.job_run_id, s.pipeline_id, s.name, s.step_index, s.attempt + 1, s.selector_id,
+                  s.own_selector, s.continue_on_error, s.timeout_ms, s.dispatch, s.added, s.created_by
+             FROM unnest($1::uuid[], $2::uuid[]) AS c(old_id, new_id) JOIN step_runs s ON s.id = c.old_id
+           RETURNING id, job_run_id, run_id, step_index, selector_id, attempt, own_selector, continue_on_error""",
+        [row["id"] for row in old],
+        [make_id() for _ in old],
+    )
+    steps = [
+        StepState(
+            id=row["id"],
+            job_id=row["job_run_id"],
+            run_id=row["run_id"],
+            index=row["step_index"],
+            status=StepStatus.PENDING,
+            selector_id=row["selector_id"],
+            attempt=row["attempt"],
+            own_selector=row["own_selector"],
+            continue_on_error=row["continue_on_error"],
+        )
+        for row in rows
+    ]
+    return sorted(steps, key=lambda step: (step.job_id, step.index))

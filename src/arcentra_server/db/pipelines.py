@@ -1,0 +1,176 @@
+"""Pipelines and the versions of their definitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from arcentra_server.db.engine import Row, Tx
+from arcentra_server.db.paging import Page
+from arcentra_server.domain.definition import PipelineSpec
+from arcentra_server.domain.errors import AlreadyExists
+from arcentra_server.domain.states import RUN_TERMINAL, RunStatus
+
+_SELECT = """
+    SELECT p.id, p.namespace, p.name, p.description, p.enabled, p.spec_version, p.created_by, p.created_at,
+           p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status, s.document, s.digest
+      FROM pipelines p JOIN pipeline_specs s ON s.pipeline_id = p.id AND s.version = p.spec_version
+"""
+_SORT = {"created_at": "p.created_at", "updated_at": "p.updated_at", "name": "p.name", "status": "p.last_status"}
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRow:
+    """A pipeline with the definition in force."""
+
+    id: UUID
+    namespace: str
+    name: str
+    description: str
+    enabled: bool
+    spec_version: int
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    total_runs: int
+    success_runs: int
+    failed_runs: int
+    last_status: RunStatus
+    spec: PipelineSpec
+    digest: bytes
+
+
+async def get(tx: Tx, pipeline_id: UUID, *, lock: bool = False) -> PipelineRow | None:
+    """Return a pipeline that is not deleted; `lock` keeps other writers away until the end of the transaction."""
+    suffix = " FOR NO KEY UPDATE OF p" if lock else ""
+    row = await tx.fetchrow(_SELECT + "WHERE p.id = $1 AND p.deleted_at IS NULL" + suffix, pipeline_id)
+    return _pipeline(row) if row else None
+
+
+async def find(tx: Tx, namespace: str, name: str, *, lock: bool = False) -> PipelineRow | None:
+    """Return the pipeline of a name."""
+    suffix = " FOR NO KEY UPDATE OF p" if lock else ""
+    row = await tx.fetchrow(
+        _SELECT + "WHERE p.namespace = $1 AND p.name = $2 AND p.deleted_at IS NULL" + suffix, namespace, name
+    )
+    return _pipeline(row) if row else None
+
+
+async def list_page(tx: Tx, *, namespace: str, status: RunStatus | None, page: Page) -> tuple[list[PipelineRow], int]:
+    """Return one page of pipelines and how many there are in all."""
+    where = "WHERE p.deleted_at IS NULL AND ($1 = '' OR p.namespace = $1) AND ($2::text IS NULL OR p.last_status = $2)"
+    state = status.value if status else None
+    clause = page.clause(_SORT).replace(", id ", ", p.id ")
+    rows = await tx.fetch(_SELECT + where + clause, namespace, state)
+    total = await tx.fetchval(f"SELECT count(*) FROM pipelines p {where}", namespace, state)
+    return [_pipeline(row) for row in rows], total
+
+
+async def insert(
+    tx: Tx,
+    pipeline_id: UUID,
+    *,
+    namespace: str,
+    name: str,
+    description: str,
+    enabled: bool,
+    created_by: str,
+    spec: PipelineSpec,
+) -> None:
+    """Store a new pipeline with version 1 of its definition.
+
+    Raises:
+        AlreadyExists: the name is taken in the namespace.
+    """
+    try:
+        await tx.execute(
+            """INSERT INTO pipelines (id, namespace, name, description, enabled, created_by)
+               VALUES ($1, $2, $3, $4, $5, $6)""",
+            pipeline_id,
+            namespace,
+            name,
+            description,
+            enabled,
+            created_by,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExists(f"pipeline {name!r} already exists in namespace {namespace!r}") from error
+    await insert_spec(tx, pipeline_id, 1, spec, created_by)
+
+
+async def insert_spec(tx: Tx, pipeline_id: UUID, version: int, spec: PipelineSpec, created_by: str) -> None:
+    """Store one version of a definition."""
+    await tx.execute(
+        "INSERT INTO pipeline_specs (pipeline_id, version, document, digest, created_by) VALUES ($1, $2, $3, $4, $5)",
+        pipeline_id,
+        version,
+        spec.to_json(),
+        spec.digest(),
+        created_by,
+    )
+
+
+async def update(tx: Tx, pipeline_id: UUID, *, name: str, description: str, enabled: bool, spec_version: int) -> None:
+    """Write the changeable part of a pipeline.
+
+    Raises:
+        AlreadyExists: the new name is taken in the namespace.
+    """
+    try:
+        await tx.execute(
+            """UPDATE pipelines SET name = $2, description = $3, enabled = $4, spec_version = $5,
+                      updated_at = clock_timestamp() WHERE id = $1""",
+            pipeline_id,
+            name,
+            description,
+            enabled,
+            spec_version,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExists(f"pipeline {name!r} already exists in its namespace") from error
+
+
+async def count_run(tx: Tx, pipeline_id: UUID) -> None:
+    """Count a run that was started."""
+    await tx.execute(
+        "UPDATE pipelines SET total_runs = total_runs + 1, last_status = 'PENDING' WHERE id = $1", pipeline_id
+    )
+
+
+async def has_active_run(tx: Tx, pipeline_id: UUID) -> bool:
+    """Answer whether a run of the pipeline is not finished."""
+    return bool(
+        await tx.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM pipeline_runs WHERE pipeline_id = $1 AND NOT status = ANY($2))",
+            pipeline_id,
+            [status.value for status in RUN_TERMINAL],
+        )
+    )
+
+
+async def delete(tx: Tx, pipeline_id: UUID) -> None:
+    """Mark a pipeline as deleted; its name is free again, its runs stay."""
+    await tx.execute("UPDATE pipelines SET deleted_at = clock_timestamp(), enabled = false WHERE id = $1", pipeline_id)
+
+
+def _pipeline(row: Row) -> PipelineRow:
+    return PipelineRow(
+        id=row["id"],
+        namespace=row["namespace"],
+        name=row["name"],
+        description=row["description"],
+        enabled=row["enabled"],
+        spec_version=row["spec_version"],
+        created_by=row["created_by"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        total_runs=row["total_runs"],
+        success_runs=row["success_runs"],
+        failed_runs=row["failed_runs"],
+        last_status=RunStatus(row["last_status"]),
+        spec=PipelineSpec.from_json(row["document"]),
+        digest=row["digest"],
+    )

@@ -1,0 +1,36 @@
+"""What services need of the transport: a way to reach the agents that are connected to this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from arcentra_server.domain.execution import CancelCommand, Dispatch, Release
+from arcentra_server.domain.instantiate import NewStep
+
+DispatchEncoder = Callable[[NewStep], bytes]
+"""Builds the stored wire form of a step run."""
+
+Wake = Callable[[], None]
+"""A hint that there is something to look at. A lost one costs latency, never correctness."""
+
+
+class AgentLinks(Protocol):
+    """The agents that hold a channel to this process. Nothing here is a source of truth: leases are rows."""
+
+    def connected(self) -> Collection[UUID]:
+        """Return the agents that take dispatches."""
+        ...
+
+    def dispatch(self, dispatches: Sequence[Dispatch]) -> None:
+        """Send leased step runs to those of their agents that are connected here."""
+        ...
+
+    def cancel(self, commands: Sequence[CancelCommand]) -> None:
+        """Ask agents that are connected here to end step runs."""
+        ...
+
+    def release(self, releases: Sequence[Release]) -> None:
+        """Tell agents that are connected here which workspaces they may remove."""
+        ...

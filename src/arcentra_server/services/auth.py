@@ -1,0 +1,115 @@
+"""Credentials: made, shown once, stored as a keyed hash, and checked on every call."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from arcentra_server.db import tokens
+from arcentra_server.db.engine import Database
+from arcentra_server.domain.errors import LimitExceeded, Unauthenticated
+from arcentra_server.domain.identity import Caller, Role, TokenKind, parse_token
+from arcentra_server.domain.token_maker import TokenMaker
+
+INVALID = "invalid credentials"
+CACHE_SECONDS = 5.0  # how long a revoked token may still be taken for good (security.md, S11)
+CACHE_SIZE = 20_000
+FAILURES_A_MINUTE = 10.0  # from one peer, before any work is done for it (security.md, S12)
+
+
+class AuthService:
+    """Answers who a credential belongs to. Good answers are kept for five seconds."""
+
+    def __init__(self, database: Database, maker: TokenMaker, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._maker = maker
+        self._clock = clock
+        self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def cached(self, text: str) -> Caller | None:
+        """Return the caller of a token that was checked in the last seconds: no wait, no database."""
+        entry = self._known.get(self._cache_key(text))
+        return entry[1] if entry is not None and self._clock() < entry[0] else None
+
+    async def authenticate(self, text: str, peer: str) -> Caller:
+        """Return the caller that a token belongs to.
+
+        Raises:
+            Unauthenticated: it is no token, or not a good one. Which of the two is not told.
+            LimitExceeded: this peer failed too often in the last minute.
+        """
+        caller = self.cached(text)
+        if caller is not None:
+            return caller
+        self._throttle(peer)
+        parsed = parse_token(text)
+        if parsed is None or parsed.kind is TokenKind.REGISTRATION:
+            raise self._failed(peer)
+        async with self._database.transaction() as tx:
+            row = await tokens.get(tx, parsed.id)
+        if (
+            row is None
+            or row.kind is not parsed.kind
+            or row.expired
+            or not self._maker.matches(parsed.secret, row.secret_hash)
+        ):
+            raise self._failed(peer)
+        caller = Caller(row.id, row.name, row.role, row.agent_id)
+        self._known[self._cache_key(text)] = (self._clock() + CACHE_SECONDS, caller)
+        if len(self._known) > CACHE_SIZE:
+            self._known.popitem(last=False)
+        return caller
+
+    async def issue(
+        self,
+        kind: TokenKind,
+        name: str,
+        role: Role,
+        *,
+        labels: Mapping[str, str] | None = None,
+        max_uses: int | None = None,
+        ttl: timedelta | None = None,
+    ) -> str:
+        """Make and store a token for a user or for registrations; return its text, which is nowhere else."""
+        made = self._maker.make(kind)
+        async with self._database.transaction() as tx:
+            await tokens.insert(
+                tx,
+                token_id=made.id,
+                kind=kind,
+                name=name,
+                role=role,
+                secret_hash=made.secret_hash,
+                labels=labels,
+                max_uses=max_uses,
+                ttl=ttl,
+            )
+        return made.text
+
+    async def bootstrap(self) -> str | None:
+        """Make the first administrator's token, None when there is a user token already."""
+        async with self._database.transaction() as tx:
+            if await tokens.user_token_exists(tx):
+                return None
+        return await self.issue(TokenKind.USER, "admin", Role.ADMIN)
+
+    def _cache_key(self, text: str) -> bytes:
+        return hashlib.sha256(text.encode()).digest()
+
+    def _failed(self, peer: str) -> Unauthenticated:
+        now = self._clock()
+        since, count = self._failures.pop(peer, (now, 0.0))
+        count = max(0.0, count - (now - since) * FAILURES_A_MINUTE / 60) + 1
+        self._failures[peer] = (now, count)
+        if len(self._failures) > CACHE_SIZE:
+            self._failures.popitem(last=False)
+        return Unauthenticated(INVALID)
+
+    def _throttle(self, peer: str) -> None:
+        since, count = self._failures.get(peer, (0.0, 0.0))
+        if count - (self._clock() - since) * FAILURES_A_MINUTE / 60 >= FAILURES_A_MINUTE:
+            raise LimitExceeded("too many attempts")

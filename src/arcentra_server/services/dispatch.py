@@ -1,0 +1,146 @@
+"""Bring queued step runs to agents: the pass of the scheduler, and the three doors through which agents take work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from arcentra_server.db import claims
+from arcentra_server.db.engine import new_id
+from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.domain.execution import CancelCommand, Dispatch
+from arcentra_server.domain.ports import AgentLinks
+from arcentra_server.domain.selectors import Selector
+from arcentra_server.scheduling.plan import AgentSlots, matching, plan
+
+LARGEST_PASS = 1_000
+
+
+@dataclass(slots=True)
+class _Demand:
+    """An agent that pulls: it takes up to `wanted` step runs, once."""
+
+    agent_id: UUID
+    wanted: int
+    answer: asyncio.Future[list[Dispatch]]
+
+
+class DispatchService:
+    """Claims for agents that hold a push channel to this process, and for those that pull from it."""
+
+    def __init__(self, store: ExecutionStore, links: AgentLinks) -> None:
+        self._store = store
+        self._links = links
+        self._demands: list[_Demand] = []
+        self._selectors: dict[int, Selector] = {}
+        self._matches: tuple[object, dict[int, tuple[UUID, ...]]] = (None, {})
+        self._wake = asyncio.Event()
+        # Two passes at once would count the same free slots.
+        self._pass = asyncio.Lock()
+
+    def wake(self) -> None:
+        """Hint that there may be something to place."""
+        self._wake.set()
+
+    async def wait(self) -> None:
+        """Return when there may be something to place."""
+        await self._wake.wait()
+
+    async def run_once(self) -> int:
+        """Place what can be placed now; return how many step runs were leased."""
+        async with self._pass:
+            return await self._run_pass()
+
+    async def _run_pass(self) -> int:
+        self._wake.clear()
+        demands = [demand for demand in self._demands if not demand.answer.done()]
+        targets = {*self._links.connected(), *(demand.agent_id for demand in demands)}
+        if not targets:
+            return 0
+        async with self._store.database.transaction() as tx:
+            agents = await claims.free_slots(tx, list(targets))
+            if not agents:
+                return 0
+            agents = _limit(agents, demands)
+            self._selectors.update(await claims.selectors_after(tx, max(self._selectors, default=0)))
+            matches = self._match(agents)
+            room = min(sum(agent.free for agent in agents), LARGEST_PASS)
+            queue = await claims.lock_heads(tx, list(matches), [agent.id for agent in agents], room)
+            if not queue:
+                return 0
+            planned = plan(queue, agents, matches)
+            if not planned.assignments:
+                return 0
+            rows = await claims.claim(tx, [(new_id(), step, agent) for step, agent in planned.assignments])
+        self._deliver(self._store.dispatches(rows), demands)
+        if len(rows) == room:
+            self._wake.set()
+        return len(rows)
+
+    async def fetch(self, agent_id: UUID, wanted: int, wait_seconds: float) -> list[Dispatch]:
+        """Return up to `wanted` step runs for an agent that pulls, waiting for the first at most `wait_seconds`.
+
+        Leases it was given before and has not started come first.
+        """
+        again = await self.unacknowledged(agent_id)
+        if again:
+            return again[:wanted]
+        demand = _Demand(agent_id, wanted, asyncio.get_running_loop().create_future())
+        self._demands.append(demand)
+        self._wake.set()
+        try:
+            if wait_seconds:
+                await asyncio.wait([demand.answer], timeout=wait_seconds)
+            else:
+                await self.run_once()
+            return demand.answer.result() if demand.answer.done() else []
+        finally:
+            self._demands.remove(demand)
+            if not demand.answer.done():
+                demand.answer.cancel()
+
+    async def unacknowledged(self, agent_id: UUID) -> list[Dispatch]:
+        """Return what was leased to an agent and not started by it: what a lost connection may have swallowed."""
+        async with self._store.database.transaction() as tx:
+            return self._store.dispatches(await claims.unacknowledged(tx, agent_id))
+
+    async def acknowledge(self, agent_id: UUID, lease_ids: Sequence[UUID]) -> None:
+        """Note that an agent has received leases."""
+        async with self._store.database.transaction() as tx:
+            await claims.acknowledge(tx, agent_id, lease_ids)
+
+    async def pending_cancels(self, agent_id: UUID, running: Sequence[UUID]) -> list[CancelCommand]:
+        """Return what an agent must end: steps it names and does not hold, and steps whose cancellation it missed."""
+        async with self._store.database.transaction() as tx:
+            held = {row["step_run_id"]: row for row in await claims.held(tx, agent_id)}
+        stop = [CancelCommand(agent_id, step_id, "lease lost") for step_id in running if step_id not in held]
+        asked = [
+            CancelCommand(agent_id, step_id, row["cancel_reason"])
+            for step_id, row in held.items()
+            if row["cancel_cause"]
+        ]
+        return stop + asked
+
+    def _match(self, agents: Sequence[AgentSlots]) -> Mapping[int, tuple[UUID, ...]]:
+        key = (len(self._selectors), tuple((agent.id, tuple(sorted(agent.labels.items()))) for agent in agents))
+        if self._matches[0] != key:
+            self._matches = (key, matching(self._selectors, agents))
+        return self._matches[1]
+
+    def _deliver(self, dispatches: Sequence[Dispatch], demands: Sequence[_Demand]) -> None:
+        pulled: dict[UUID, list[Dispatch]] = {demand.agent_id: [] for demand in demands}
+        for dispatch in dispatches:
+            if dispatch.agent_id in pulled:
+                pulled[dispatch.agent_id].append(dispatch)
+        for demand in demands:
+            if pulled[demand.agent_id] and not demand.answer.done():
+                demand.answer.set_result(pulled[demand.agent_id])
+        self._links.dispatch([dispatch for dispatch in dispatches if dispatch.agent_id not in pulled])
+
+
+def _limit(agents: Sequence[AgentSlots], demands: Sequence[_Demand]) -> list[AgentSlots]:
+    """Cut the room of agents that pull to what they asked for."""
+    wanted = {demand.agent_id: demand.wanted for demand in demands}
+    return [AgentSlots(agent.id, agent.labels, min(agent.free, wanted.get(agent.id, agent.free))) for agent in agents]

@@ -1,0 +1,235 @@
+"""Step runs: add to a run, look at, change before dispatch, cancel, retry, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from arcentra_server.db import artifacts, new_steps, step_runs
+from arcentra_server.db.artifacts import ArtifactRow
+from arcentra_server.db.engine import Tx, new_id
+from arcentra_server.db.execution import load_run, load_steps
+from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.paging import Page
+from arcentra_server.db.step_runs import StepFilter, StepRow
+from arcentra_server.domain.definition import StepSpec, check_env, check_name, check_step
+from arcentra_server.domain.errors import InvalidTransition, NotFound, ValidationError
+from arcentra_server.domain.execution import JobState, RunState
+from arcentra_server.domain.instantiate import NewStep
+from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ports import DispatchEncoder
+from arcentra_server.domain.selectors import ANY_AGENT
+from arcentra_server.domain.states import RunStatus, StepStatus
+
+DispatchEditor = Callable[[bytes, Mapping[str, str], int | None], bytes]
+"""Answers a stored wire form with other environment variables and, if not None, another timeout in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedStep:
+    """A step to be added to a run that is not finished: to a job by id or name; a new name makes a job of its own."""
+
+    run_id: UUID
+    spec: StepSpec
+    pipeline_id: UUID | None = None
+    job_id: UUID | None = None
+    job_name: str = ""
+    workspace: str = ""
+
+
+class StepRunService:
+    """See the module. `encode` builds, and `edit` changes, the stored wire form of a step run."""
+
+    def __init__(self, store: ExecutionStore, encode: DispatchEncoder, edit: DispatchEditor) -> None:
+        self._store = store
+        self._database = store.database
+        self._encode = encode
+        self._edit = edit
+
+    async def create(self, added: AddedStep, created_by: str) -> UUID:
+        """Add a step to a run; return its id.
+
+        Raises:
+            ValidationError: the step has faults.
+            NotFound: no such run, or no such job in it.
+            InvalidTransition: the run or the job is finished.
+        """
+        faults = check_name(added.spec.name, "step_name") + check_step(added.spec, "")
+        if not added.job_id:
+            faults += check_name(added.job_name, "job_name")
+        if faults:
+            raise ValidationError(faults)
+
+        async def decide(tx: Tx, ledger: Ledger) -> UUID:
+            run = await load_run(tx, ledger, added.run_id)
+            if run is None or (added.pipeline_id and run.pipeline_id != added.pipeline_id):
+                raise NotFound(f"pipeline run {str(added.run_id)!r} not found")
+            if run.status.terminal or run.stopped:
+                raise InvalidTransition("pipeline run already finished")
+            job, is_new = await self._job_for(tx, ledger, run, added)
+            return await self._add(tx, ledger, run, job, added, created_by, queue=is_new)
+
+        return await self._store.change(decide)
+
+    async def get(self, step_id: UUID) -> StepRow:
+        """Return a step run.
+
+        Raises:
+            NotFound: no such step run.
+        """
+        async with self._database.transaction() as tx:
+            return await _existing(tx, step_id)
+
+    async def list_page(self, wanted: StepFilter, page: Page) -> tuple[list[StepRow], int]:
+        """Return one page of step runs and how many there are."""
+        async with self._database.transaction() as tx:
+            return await step_runs.list_page(tx, wanted, page)
+
+    async def update(self, step_id: UUID, env: Mapping[str, str], timeout_ms: int | None) -> None:
+        """Set environment variables and the timeout of a step run that was not dispatched.
+
+        Raises:
+            NotFound: no such step run.
+            InvalidTransition: it was dispatched, or has ended.
+        """
+        faults = check_env(env, "env")
+        if faults:
+            raise ValidationError(faults)
+
+        async def decide(tx: Tx, ledger: Ledger) -> None:
+            await load_steps(tx, ledger, [step_id])
+            row = await _existing(tx, step_id)
+            if row.leased or row.status not in (StepStatus.PENDING, StepStatus.QUEUED):
+                raise InvalidTransition("the step run was dispatched: it can be changed before that only")
+            await step_runs.set_dispatch(tx, step_id, self._edit(row.dispatch, env, timeout_ms), timeout_ms)
+
+        await self._store.change(decide)
+
+    async def delete(self, step_id: UUID) -> None:
+        """Remove a step run that was added by hand and has ended, with its log.
+
+        Raises:
+            NotFound: no such step run.
+            InvalidTransition: it has not ended, or is part of the pipeline's definition.
+        """
+
+        async def decide(tx: Tx, ledger: Ledger) -> None:
+            await load_steps(tx, ledger, [step_id])
+            row = await _existing(tx, step_id)
+            if not row.added:
+                raise InvalidTransition("the step run is part of the pipeline: only added ones can be deleted")
+            if not row.status.terminal:
+                raise InvalidTransition("the step run is not finished")
+            await step_runs.delete(tx, step_id)
+
+        await self._store.change(decide)
+
+    async def cancel(self, step_id: UUID, reason: str) -> None:
+        """End a step run: at once when it waits, by its agent when it runs. Repeating it changes nothing.
+
+        Raises:
+            NotFound: no such step run.
+            InvalidTransition: it ended otherwise.
+        """
+
+        async def decide(tx: Tx, ledger: Ledger) -> None:
+            await load_steps(tx, ledger, [step_id])
+            step = ledger.steps.get(step_id)
+            if step is None:
+                raise NotFound(f"step run {str(step_id)!r} not found")
+            if step.status is not StepStatus.CANCELLED:
+                ledger.cancel_step(step, reason)
+
+        await self._store.change(decide)
+
+    async def retry(self, step_id: UUID) -> UUID:
+        """Run the job of a step run again, in a new workspace; return the id of the new attempt of this step.
+
+        The steps of a job build on each other in one workspace, which is gone when the job has ended: so all of them
+        get a new attempt. Jobs that were skipped because of this one get their turn again. Old attempts stay, with
+        their logs.
+
+        Raises:
+            NotFound: no such step run.
+            InvalidTransition: its job is not finished, or the step run was retried already.
+        """
+
+        async def decide(tx: Tx, ledger: Ledger) -> UUID:
+            row = await _existing(tx, step_id)
+            run = await load_run(tx, ledger, row.run_id)
+            job = ledger.jobs[row.job_id]
+            if run is None or not job.status.terminal:
+                raise InvalidTransition("the job of the step run is not finished")
+            if row.superseded:
+                raise InvalidTransition("the step run was retried already: retry its last attempt")
+            skipped = [
+                other
+                for other in ledger.jobs.values()
+                if other.stage_index > job.stage_index and other.status is RunStatus.SKIPPED
+            ]
+            attempts = await new_steps.copy_attempts(tx, [job.id, *(other.id for other in skipped)], new_id)
+            first = next(step.id for step in attempts if step.job_id == job.id)
+            ledger.reopen(run, [job, *skipped], attempts, first)
+            return next(step.id for step in attempts if (step.job_id, step.index) == (job.id, row.step_index))
+
+        return await self._store.change(decide)
+
+    async def artifacts(self, step_id: UUID) -> list[ArtifactRow]:
+        """Return the artifacts of a step run.
+
+        Raises:
+            NotFound: no such step run.
+        """
+        async with self._database.transaction() as tx:
+            await _existing(tx, step_id)
+            return await artifacts.of_step(tx, step_id)
+
+    async def _job_for(self, tx: Tx, ledger: Ledger, run: RunState, added: AddedStep) -> tuple[JobState, bool]:
+        known = added.job_id or await new_steps.job_named(tx, run.id, added.job_name)
+        if known is None:
+            stage_index = min(index for (run_id, index), stage in ledger.stages.items() if stage.open_jobs)
+            job = await new_steps.insert_job(tx, run, new_id(), added.job_name, stage_index)
+            ledger.add_job(job)
+            return job, True
+        if known not in ledger.jobs:
+            raise NotFound(f"job run {str(known)!r} not found in this run")
+        job = ledger.jobs[known]
+        if job.status.terminal:
+            raise InvalidTransition("job run already finished")
+        return job, False
+
+    async def _add(
+        self, tx: Tx, ledger: Ledger, run: RunState, job: JobState, added: AddedStep, created_by: str, *, queue: bool
+    ) -> UUID:
+        spec, step_id = added.spec, new_id()
+        name = added.job_name or await new_steps.job_name(tx, job.id)
+        new = NewStep(
+            id=step_id,
+            run_id=run.id,
+            job_id=job.id,
+            pipeline_id=run.pipeline_id,
+            job_name=name,
+            name=spec.name,
+            index=job.total_steps,
+            uses=spec.uses,
+            action=spec.action,
+            args=spec.args,
+            env=spec.env,
+            workspace=added.workspace or (f"{job.id}-{job.total_steps}" if spec.selector else str(job.id)),
+            timeout_ms=spec.timeout_ms,
+            selector=spec.selector or ANY_AGENT,
+            own_selector=spec.selector is not None,
+            continue_on_error=spec.continue_on_error,
+            run_on_agent=spec.run_on_agent,
+        )
+        step = await new_steps.insert_step(tx, new, self._encode(new), job, created_by)
+        ledger.add_step(step, queue=queue)
+        return step_id
+
+
+async def _existing(tx: Tx, step_id: UUID) -> StepRow:
+    row = await step_runs.get(tx, step_id)
+    if row is None:
+        raise NotFound(f"step run {str(step_id)!r} not found")
+    return row

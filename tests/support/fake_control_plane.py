@@ -1,0 +1,275 @@
+"""A small control plane in memory behind real gRPC, for tests of the agent: the test decides what is dispatched.
+
+It keeps its state over `stop` and `start`, as a server keeps it in its database, and is strict about the contract: a
+report needs the lease, a log batch its place in the order.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from backports import zstd
+from google.protobuf import json_format
+from grpc import aio
+
+from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
+from arcentra_api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from arcentra_api.steprun.v1 import steprun_pb2
+
+Ctx = aio.ServicerContext[Any, Any]
+REGISTRATION_TOKEN = "arc_reg_of-the-fake"
+AGENT_ID = "agent-1"
+HEARTBEAT_MS = 500
+
+RUNNING = steprun_pb2.STEP_RUN_STATUS_RUNNING
+SUCCESS = steprun_pb2.STEP_RUN_STATUS_SUCCESS
+
+
+@dataclass
+class FakeStep:
+    """A dispatched step run: its lease, its reports as committed, its log as stored."""
+
+    run: agent_pb2.StepRun
+    reports: list[agent_pb2.TaskStatus] = field(default_factory=list)
+    acks: list[agent_pb2.TaskAck] = field(default_factory=list)
+    log: bytearray = field(default_factory=bytearray)
+    batch_ids: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    log_at_end: int | None = None
+    refuse_running: str = ""
+    refuse_logs: str = ""
+
+    @property
+    def statuses(self) -> list[str]:
+        return [steprun_pb2.StepRunStatus.Name(item.status).removeprefix("STEP_RUN_STATUS_") for item in self.reports]
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.reports) and self.reports[-1].status == RUNNING
+
+    @property
+    def end(self) -> agent_pb2.TaskStatus | None:
+        return self.reports[-1] if self.reports and self.reports[-1].status != RUNNING else None
+
+    def refusal(self, report: agent_pb2.TaskStatus) -> str:
+        """Say why a report is refused, or commit it."""
+        if report.lease_token != self.run.lease_token or report.attempt != self.run.attempt:
+            return "LEASE_LOST"
+        if report.status == RUNNING and self.refuse_running:
+            return self.refuse_running
+        if any(known.status == report.status for known in self.reports):
+            return ""
+        if self.end is not None or (report.status != RUNNING and not self.is_running):
+            return "INVALID_TRANSITION"
+        self.reports.append(report)
+        if report.status != RUNNING:
+            self.log_at_end = len(self.log)
+        return ""
+
+    def store(self, batch: gateway_pb2.LogBatch) -> str:
+        """Say why a batch is refused, or store it."""
+        if self.refuse_logs:
+            return self.refuse_logs
+        if batch.meta.seq <= len(self.batch_ids):
+            self.duplicates += 1
+            return "" if self.batch_ids[batch.meta.seq - 1] == batch.batch_id else "DUPLICATE_SEQ"
+        if batch.meta.seq != len(self.batch_ids) + 1:
+            return "OUT_OF_ORDER"
+        data = zstd.decompress(batch.data)
+        if len(data) != batch.raw_size or batch.offset != len(self.log) or batch.raw_size > 1 << 20:
+            return "INVALID_ARGUMENT"
+        self.log += data
+        self.batch_ids.append(batch.batch_id)
+        return ""
+
+
+class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.GatewayServiceServicer):
+    """What an agent needs of a server."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.tokens: dict[str, str] = {}
+        self.registrations: list[agent_pb2.RegisterRequest] = []
+        self.heartbeats: list[agent_pb2.ConnectHeartbeat] = []
+        self.sequences: list[list[int]] = []
+        self.steps: dict[str, FakeStep] = {}
+        self.lose_log_answers = 0
+        self._outbox: asyncio.Queue[agent_pb2.ConnectResponse] | None = None
+        self._changed = asyncio.Condition()
+        self._server: aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def is_connected(self) -> bool:
+        return self._outbox is not None
+
+    async def start(self) -> None:
+        """Serve, on the port of the last time if there was one."""
+        self._server = aio.server(options=[("grpc.so_reuseport", 0)])
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
+        gateway_pb2_grpc.add_GatewayServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Go away at once, as if killed: calls break, nothing is said."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    async def until(self, predicate: Callable[[], object]) -> None:
+        """Wait until something that happened makes the predicate true."""
+        async with self._changed:
+            await self._changed.wait_for(predicate)
+
+    # What the test makes the server do
+
+    def dispatch(self, step_run_id: str, uses: str = "shell", *, lease: str = "", **fields: Any) -> FakeStep:
+        """Lease a step run to the agent; `args` is a plain dict."""
+        args = fields.pop("args", {})
+        run = agent_pb2.StepRun(
+            step_run_id=step_run_id,
+            uses=uses,
+            job_id=fields.pop("job_id", "job-1"),
+            pipeline_id="pipeline-1",
+            pipeline_run_id="run-1",
+            job_name="build",
+            step_name="compile",
+            command_id=f"command-{lease or step_run_id}",
+            lease_token=f"lease-{lease or step_run_id}",
+            attempt=1,
+            **fields,
+        )
+        json_format.ParseDict(args, run.args)
+        step = self.steps[step_run_id] = FakeStep(run)
+        self.deliver(step)
+        return step
+
+    def deliver(self, step: FakeStep) -> None:
+        self.send(agent_pb2.ConnectResponse(task_dispatch=agent_pb2.TaskDispatch(step_runs=[step.run])))
+
+    def cancel(self, step_run_id: str, reason: str = "") -> None:
+        cancel = agent_pb2.TaskCancel(step_run_id=step_run_id, reason=reason)
+        self.send(agent_pb2.ConnectResponse(task_cancels=[cancel]))
+
+    def send(self, message: agent_pb2.ConnectResponse) -> None:
+        """Send to the connected agent; an absent one gets un-started leases when it comes back."""
+        if self._outbox is not None:
+            self._outbox.put_nowait(message)
+
+    # The services
+
+    async def Register(self, request: agent_pb2.RegisterRequest, context: Ctx) -> agent_pb2.RegisterResponse:
+        self.registrations.append(request)
+        if request.agent_id:
+            known = self.tokens.get(request.agent_id)
+            if known is None or known != request.token or known != _bearer(context):
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "unknown agent")
+        elif request.registration_token != REGISTRATION_TOKEN or _bearer(context):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "invalid registration token")
+        agent_id = request.agent_id or AGENT_ID
+        token = self.tokens.setdefault(agent_id, secrets.token_urlsafe(16))
+        await self._tell()
+        return agent_pb2.RegisterResponse(
+            success=True,
+            agent_id=agent_id,
+            auth_token=token,
+            heartbeat_interval=HEARTBEAT_MS,
+            labels=request.labels,
+        )
+
+    async def Connect(
+        self, requests: AsyncIterator[agent_pb2.ConnectRequest], context: Ctx
+    ) -> AsyncIterator[agent_pb2.ConnectResponse]:
+        await self._authenticate(context)
+        outbox: asyncio.Queue[agent_pb2.ConnectResponse] = asyncio.Queue()
+        self._outbox = outbox
+        self.sequences.append([])
+        for step in self.steps.values():
+            if not step.reports:
+                self.deliver(step)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(self._read(requests, outbox))
+                while not reader.done():
+                    yield await outbox.get()
+        finally:
+            if self._outbox is outbox:
+                self._outbox = None
+                await self._tell()
+
+    async def PushLogs(
+        self, requests: AsyncIterator[gateway_pb2.PushLogsRequest], context: Ctx
+    ) -> gateway_pb2.PushLogsResponse:
+        await self._authenticate(context)
+        ack = gateway_pb2.IngestAck(status=gateway_pb2.IngestAck.STATUS_ACCEPTED)
+        first = True
+        async for request in requests:
+            if first != request.HasField("handshake"):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a call is one handshake, then batches")
+            if not first:
+                self._store(request.batch, ack)
+            first = False
+        await self._tell()
+        if self.lose_log_answers > 0:
+            self.lose_log_answers -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "stored, and the answer is lost")
+        return gateway_pb2.PushLogsResponse(ack=ack)
+
+    def _store(self, batch: gateway_pb2.LogBatch, ack: gateway_pb2.IngestAck) -> None:
+        step = self.steps.get(batch.meta.step_id)
+        if reason := step.store(batch) if step else "NOT_LEASED":
+            ack.status = gateway_pb2.IngestAck.STATUS_PARTIAL_ACCEPTED
+            ack.rejections.add(step_id=batch.meta.step_id, seq=batch.meta.seq, reason=reason)
+
+    async def _read(
+        self, requests: AsyncIterator[agent_pb2.ConnectRequest], outbox: asyncio.Queue[agent_pb2.ConnectResponse]
+    ) -> None:
+        async for request in requests:
+            self.sequences[-1].append(request.sequence)
+            if request.HasField("heartbeat"):
+                self.heartbeats.append(request.heartbeat)
+            answer = agent_pb2.ConnectResponse(acked_sequence=request.sequence)
+            for report in request.task_statuses:
+                self._commit(report, answer)
+            for ack in request.task_acks:
+                for step in self.steps.values():
+                    if step.run.command_id == ack.command_id:
+                        step.acks.append(ack)
+            outbox.put_nowait(answer)
+            await self._tell()
+        outbox.put_nowait(agent_pb2.ConnectResponse())
+
+    def _commit(self, report: agent_pb2.TaskStatus, answer: agent_pb2.ConnectResponse) -> None:
+        step = self.steps.get(report.step_run_id)
+        if reason := step.refusal(report) if step else "NOT_LEASED":
+            answer.refusals.add(step_run_id=report.step_run_id, status=report.status, reason=reason)
+
+    async def _authenticate(self, context: Ctx) -> None:
+        if _bearer(context) not in self.tokens.values():
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "unknown token")
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    # Not part of an agent's day.
+
+    async def _unimplemented(self, request: Any, context: Ctx) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the fake has no such method")
+
+    Heartbeat = Unregister = FetchStepRun = ReportStepRunStatus = ReportJobRunStatus = _unimplemented
+    CancelStepRun = CancelJobRun = UpdateLabels = PushEvents = _unimplemented
+
+
+def _bearer(context: Ctx) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization" and isinstance(value, str):
+            return value.removeprefix("Bearer ")
+    return ""
