@@ -90,7 +90,7 @@ class Agent:
     async def _drain(self, board: StepBoard, mailbox: Mailbox) -> bool:
         """Take nothing new, let what runs finish, then cancel it; tell whether every outcome reached the server."""
         board.is_draining = True
-        mailbox.ring()
+        mailbox.ask_for_heartbeat()
         _log.info("draining", step_runs=len(board), seconds=self._config.drain_timeout)
         if not await _emptied(board, self._config.drain_timeout):
             board.cancel_all("the agent is stopping")

@@ -28,7 +28,7 @@ def _env(name: str) -> str:
 
 
 @app.command()
-def run(  # noqa: PLR0917 - typer makes options of them, all of them by name
+def run(
     server: Annotated[str, typer.Option(envvar=_env("SERVER"), help="Address of the control plane, HOST:PORT.")],
     registration_token: Annotated[
         str, typer.Option(envvar=_env("REGISTRATION_TOKEN"), help="Needed once, to join.", show_default=False)

@@ -3,7 +3,7 @@
 import re
 
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])")
 _LONGEST = 366 * 86_400.0
 
 

@@ -109,7 +109,7 @@ class Execution:
         scratch = self._site.work_dir.scratch / run.step_run_id
         try:
             env = step_environment(self._site.base_env, run, workspace)
-            scratch.mkdir()
+            scratch.mkdir(exist_ok=True)
             spool = Spool(self._site.work_dir.logs / f"{run.step_run_id}.log", self._on_full)
             self.log = self._site.shipper.open(run, spool)
             try:
@@ -130,7 +130,7 @@ class Execution:
             self._site.shipper.end(log)
 
     async def _within(self, limit: float | None, plugin: Plugin, context: StepContext) -> Outcome:
-        args: dict[str, object] = json_format.MessageToDict(self._run.args)
+        args = _arguments(self._run)
         try:
             async with asyncio.timeout(limit) as self._deadline:
                 if self._stopped is not None:
@@ -168,6 +168,13 @@ def _time_limit(run: agent_pb2.StepRun) -> float | None:
         return parse_duration(run.timeout)
     except ValueError as error:
         raise InvalidStepError(f"timeout: {error}") from error
+
+
+def _arguments(run: agent_pb2.StepRun) -> dict[str, object]:
+    try:
+        return dict(json_format.MessageToDict(run.args))
+    except (json_format.Error, ValueError) as error:
+        raise InvalidStepError(f"args: {error}") from error
 
 
 def _outcome_of(result: StepResult) -> Outcome:

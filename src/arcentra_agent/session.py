@@ -79,7 +79,7 @@ class Session:
             while True:
                 sequence += 1
                 message = agent_pb2.ConnectRequest(agent_id=self._link.agent_id, sequence=sequence)
-                if clock() >= next_heartbeat:
+                if self._mailbox.take_heartbeat_request() or clock() >= next_heartbeat:
                     message.heartbeat.CopyFrom(self._heartbeat())
                     next_heartbeat = clock() + interval
                 outgoing = self._mailbox.outbox.take(sequence, _ITEMS_A_MESSAGE)
@@ -93,8 +93,9 @@ class Session:
 
     def _heartbeat(self) -> agent_pb2.ConnectHeartbeat:
         running = self._board.step_run_ids
-        capacity = self._link.config.capacity
-        is_full = len(running) >= capacity or self._board.is_draining
+        # An agent that is about to stop has room for what it runs, and for nothing else.
+        capacity = len(running) if self._board.is_draining else self._link.config.capacity
+        is_full = len(running) >= capacity
         idle = agent_pb2.AGENT_STATUS_ONLINE if running else agent_pb2.AGENT_STATUS_IDLE
         return agent_pb2.ConnectHeartbeat(
             timestamp=int(time.time()),

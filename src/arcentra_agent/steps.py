@@ -18,6 +18,7 @@ from arcentra_api.steprun.v1 import steprun_pb2
 
 _STEP_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _REMEMBERED_COMMANDS = 4096
+_LONGEST_MESSAGE = 2000
 _log = structlog.get_logger("arcentra_agent")
 
 RUNNING: Final = steprun_pb2.STEP_RUN_STATUS_RUNNING
@@ -48,11 +49,11 @@ class Step:
         """Return the report of how it ended."""
         report = self.report(outcome.status)
         report.exit_code = outcome.exit_code
-        report.error_message = outcome.message
+        # A file name in a message may be no text at all, which a report cannot carry.
+        report.error_message = outcome.message.encode("utf-8", "replace").decode()[:_LONGEST_MESSAGE]
         report.failure_reason = outcome.reason
         report.metrics.update(outcome.metrics)
-        if self.execution.log is not None:
-            report.log_size = self.execution.log.spool.size
+        report.log_size = self.execution.log.spool.size if self.execution.log is not None else 0
         return report
 
 
@@ -103,6 +104,8 @@ class StepBoard:
         self._steps[run.step_run_id] = step
         self._empty.clear()
         step.task = self._tasks.create_task(self._live(step), name=f"step-{run.step_run_id}")
+        # Not at the end of `_live`: a task that is cancelled before its first turn never gets there.
+        step.task.add_done_callback(lambda _: self._forget(step))
 
     def committed(self, report: agent_pb2.TaskStatus) -> None:
         """Take note that the server committed a report."""
@@ -144,22 +147,19 @@ class StepBoard:
     # The life of a step run
 
     async def _live(self, step: Step) -> None:
-        try:
-            async with self._slots:
-                step.has_slot = True
-                self._answer(step.run.command_id, "")
-                self._mailbox.put(step.report(RUNNING))
-                await step.decided.wait()
-                _log.info("step_run_started", step_run_id=step.run.step_run_id, uses=step.run.uses)
-                outcome = await step.execution.run()
-            if step.execution.log is not None:
-                await step.execution.log.shipped.wait()
-            self._mailbox.put(step.final_report(outcome))
-            await step.closed.wait()
-            status = steprun_pb2.StepRunStatus.Name(outcome.status).removeprefix("STEP_RUN_STATUS_")
-            _log.info("step_run_ended", step_run_id=step.run.step_run_id, status=status, reason=outcome.reason)
-        finally:
-            self._forget(step)
+        async with self._slots:
+            step.has_slot = True
+            self._answer(step.run.command_id, "")
+            self._mailbox.put(step.report(RUNNING))
+            await step.decided.wait()
+            _log.info("step_run_started", step_run_id=step.run.step_run_id, uses=step.run.uses)
+            outcome = await step.execution.run()
+        if step.execution.log is not None:
+            await step.execution.log.shipped.wait()
+        self._mailbox.put(step.final_report(outcome))
+        await step.closed.wait()
+        status = steprun_pb2.StepRunStatus.Name(outcome.status).removeprefix("STEP_RUN_STATUS_")
+        _log.info("step_run_ended", step_run_id=step.run.step_run_id, status=status, reason=outcome.reason)
 
     def _forget(self, step: Step) -> None:
         step.execution.forget()

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import structlog
 
-_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DEEPEST = 8
+# One component and never a path: a workspace inside another would be removed with it.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _log = structlog.get_logger("arcentra_agent")
 
 
 class WorkspaceError(ValueError):
-    """A workspace has a name that is no path below the agent's directory."""
+    """A workspace has a name that cannot be one of a directory of its own."""
 
 
 class Workspaces:
@@ -42,12 +42,12 @@ class Workspaces:
         """Make the workspace if it is not there and hold it for a step.
 
         Raises:
-            WorkspaceError: for a name that is no safe relative path.
+            WorkspaceError: for a name that is no plain directory name.
             OSError: when the directory cannot be made.
         """
         name = name or job_id
         path = self._root / _checked(name)
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
         self._jobs.setdefault(name, set()).add(job_id)
         self._steps[name] = self._steps.get(name, 0) + 1
         return path
@@ -80,11 +80,8 @@ class Workspaces:
 
 
 def _checked(name: str) -> str:
-    parts = name.split("/")
-    if len(parts) > _DEEPEST or not all(_COMPONENT.fullmatch(part) for part in parts):
-        raise WorkspaceError(
-            f"workspace: expected a relative path of letters, digits, '.', '_' and '-', got {name[:128]!r}"
-        )
+    if not _NAME.fullmatch(name):
+        raise WorkspaceError(f"workspace: expected a name of letters, digits, '.', '_' and '-', got {name[:128]!r}")
     return name
 
 

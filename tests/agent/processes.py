@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -10,7 +11,6 @@ from itertools import count
 from pathlib import Path
 
 from tests.support.fake_control_plane import REGISTRATION_TOKEN, FakeControlPlane
-
 
 _numbers = count(1)
 
@@ -93,6 +93,16 @@ async def _connected(plane: FakeControlPlane, agent: AgentProcess) -> None:
         await asyncio.wait((ended, there), return_when=asyncio.FIRST_COMPLETED)
         assert not ended.done(), agent.errors
         ended.cancel()
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that need not be a child of this one."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            await asyncio.to_thread(select.select, [descriptor], [], [])
+        finally:
+            os.close(descriptor)
 
 
 def is_alive(pid: int) -> bool:

@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,14 +33,13 @@ async def test_a_step_runs_and_its_log_is_stored_before_its_end_is_reported(
             env={"GREETING": "hello"},
         )
         await plane.until(lambda: step.end)
-        await plane.until(lambda: not plane.heartbeats[-1].running_step_run_ids)
+        await plane.heartbeat(lambda beat: beat.workspace_job_ids == ["job-1"] and not beat.running_step_run_ids)
     assert step.statuses == ["RUNNING", "SUCCESS"]
     assert bytes(step.log) == b"hello from compile\nerror\ndone\n"
     assert step.log_at_end == end_of(step).log_size == len(step.log)
     assert [ack.status for ack in step.acks] == [agent_pb2.ACK_STATUS_OK]
     assert plane.registrations[0].labels == {"os": "linux"}
     assert plane.sequences[0] == list(range(1, len(plane.sequences[0]) + 1))
-    assert plane.heartbeats[-1].workspace_job_ids == ["job-1"]
     assert not list((tmp_path / "work" / "logs").iterdir())
 
 
@@ -53,17 +53,17 @@ async def test_steps_of_a_job_share_a_workspace_until_the_job_is_released(
         await plane.until(lambda: second.end)
         assert bytes(second.log) == b"made-by-first\n"
         plane.send(agent_pb2.ConnectResponse(released_job_ids=["job-1"]))
-        await plane.until(lambda: not plane.heartbeats[-1].workspace_job_ids)
+        await plane.heartbeat(lambda beat: not beat.workspace_job_ids)
     assert not list((tmp_path / "work" / "workspaces").iterdir())
 
 
 async def test_nothing_is_started_when_the_running_report_is_refused(plane: FakeControlPlane, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     async with running_agent(plane, tmp_path / "work"):
-        step = FakeStep(agent_pb2.StepRun())
         step = plane.dispatch("step-1", args=script(f"touch {witness}"))
         step.refuse_running = "LEASE_LOST"
-        await plane.until(lambda: step.acks and not plane.heartbeats[-1].running_step_run_ids)
+        await plane.until(lambda: step.acks)
+        await plane.heartbeat(lambda beat: not beat.running_step_run_ids)
         later = plane.dispatch("step-2", args=script("true"))
         await plane.until(lambda: later.end)
     assert step.reports == []
@@ -81,6 +81,17 @@ async def test_a_redelivered_step_runs_once(plane: FakeControlPlane, tmp_path: P
         await plane.until(lambda: step.end)
     assert bytes(step.log) == b"once\n"
     assert step.statuses == ["RUNNING", "SUCCESS"]
+
+
+async def test_a_new_lease_replaces_one_that_was_never_accepted(plane: FakeControlPlane, tmp_path: Path) -> None:
+    """The report under the old lease is refused on its way; it must not stop the step under the new one."""
+    async with running_agent(plane, tmp_path / "work"):
+        plane.dispatch("step-1", args=script("echo once"), lease="old")
+        step = plane.dispatch("step-1", args=script("echo once"), lease="new")
+        await plane.until(lambda: step.end)
+    assert step.statuses == ["RUNNING", "SUCCESS"]
+    assert {report.lease_token for report in step.reports} == {"lease-new"}
+    assert bytes(step.log) == b"once\n"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +112,7 @@ async def test_a_redelivered_step_runs_once(plane: FakeControlPlane, tmp_path: P
 async def test_how_steps_fail(
     plane: FakeControlPlane,
     tmp_path: Path,
-    fields: dict[str, object],
+    fields: dict[str, Any],
     status: str,
     reason: str,
     code: int,
@@ -150,7 +161,7 @@ async def test_a_running_step_whose_lease_is_lost_is_killed_and_forgotten(
         pid = int(await gate.passed())
         step.run.lease_token = "another"
         plane.cancel("step-1")
-        await plane.until(lambda: not plane.heartbeats[-1].running_step_run_ids)
+        await plane.heartbeat(lambda beat: not beat.running_step_run_ids)
         assert not is_alive(pid)
     assert step.statuses == ["RUNNING"]
 
@@ -232,7 +243,7 @@ async def test_a_drained_agent_finishes_what_it_has_and_takes_nothing_new(
         step = plane.dispatch("step-1", args=script(f"read line < {gate.path}", "echo last words"))
         await plane.until(lambda: step.is_running)
         agent.signal(signal.SIGTERM)
-        await plane.until(lambda: plane.heartbeats[-1].status == agent_pb2.AGENT_STATUS_BUSY)
+        await plane.heartbeat(lambda beat: beat.status == agent_pb2.AGENT_STATUS_BUSY)
         refused = plane.dispatch("step-2", args=script("true"))
         await plane.until(lambda: refused.acks)
         await gate.open()
@@ -259,7 +270,7 @@ async def test_a_second_signal_kills_at_once(plane: FakeControlPlane, tmp_path: 
         plane.dispatch("step-1", args=script("trap '' TERM", f"echo $$ > {gate.path}", "sleep 1000"))
         pid = int(await gate.passed())
         agent.signal(signal.SIGTERM)
-        await plane.until(lambda: plane.heartbeats[-1].status == agent_pb2.AGENT_STATUS_BUSY)
+        await plane.heartbeat(lambda beat: beat.status == agent_pb2.AGENT_STATUS_BUSY)
         agent.signal(signal.SIGTERM)
         code, _ = await agent.ended()
     assert code == 1
@@ -278,6 +289,30 @@ async def test_an_agent_joins_once(plane: FakeControlPlane, tmp_path: Path) -> N
         pass
     assert [request.agent_id for request in plane.registrations] == ["", AGENT_ID]
     assert plane.registrations[1].registration_token == ""
+
+
+async def test_an_agent_the_server_does_not_know_any_more_joins_anew(plane: FakeControlPlane, tmp_path: Path) -> None:
+    async with running_agent(plane, tmp_path / "work"):
+        pass
+    plane.tokens.clear()
+    plane.heartbeats.clear()
+    async with running_agent(plane, tmp_path / "work"):
+        pass
+    assert [bool(request.agent_id) for request in plane.registrations] == [False, True, False]
+
+
+async def test_an_agent_waits_for_a_server_that_comes_later(plane: FakeControlPlane, tmp_path: Path) -> None:
+    await plane.stop()
+    agent = AgentProcess(plane, tmp_path / "work")
+    await agent.start()
+    try:
+        await plane.start()
+        await plane.until(lambda: plane.heartbeats)
+        step = plane.dispatch("step-1", args=script("true"))
+        await plane.until(lambda: step.end)
+    finally:
+        await agent.end()
+    assert step.statuses == ["RUNNING", "SUCCESS"]
 
 
 @pytest.mark.parametrize("token", ["wrong", ""])

@@ -160,13 +160,16 @@ async def test_a_server_that_is_not_started_has_no_address(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["d" * 120, 'with, "comma and space'])
-async def test_awkward_paths(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, open_dir: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(open_dir))
-    async with embedded(tmp_path / name) as server:
+async def test_awkward_paths(name: str, monkeypatch: pytest.MonkeyPatch, open_dir: Path) -> None:
+    temporary = open_dir / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    async with embedded(open_dir / name) as server:
         await write_row(server.dsn())
-        for directory in open_dir.iterdir():
-            assert mode(directory) == 0o700
-    assert not list(open_dir.iterdir())
+        made = list(temporary.iterdir())
+        assert len(made) == (1 if len(name) > 100 else 0)
+        assert all(mode(directory) == 0o700 for directory in made)
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.slow
@@ -310,6 +313,13 @@ async def test_a_program_whose_parent_died_before_the_death_signal_was_armed_doe
     assert not trace.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
+async def test_the_death_signal_works_where_it_was_ignored() -> None:
+    command = Launcher(os.geteuid(), os.getegid()).command(["sh", "-c", "kill -INT $$"], death_signal="INT")
+    ignoring = await asyncio.create_subprocess_exec("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command)
+    assert await ignoring.wait() == -signal.SIGINT
+
+
 @pytest.mark.slow
 async def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
     for seconds in (0.0, 0.1, 0.3):
@@ -404,6 +414,17 @@ async def test_a_stale_pid_file_is_not_believed(tmp_path: Path, sleeper: int, li
     assert running_dsn(tmp_path) is None
     async with embedded(tmp_path) as server:
         assert await count_rows(server.dsn()) == 1
+
+
+@pytest.mark.slow
+async def test_a_process_that_merely_stands_in_the_cluster_is_left_alone(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as server:
+        await write_row(server.dsn())
+    visitor = await asyncio.create_subprocess_exec("cat", cwd=tmp_path / "pg", stdin=subprocess.PIPE)
+    async with embedded(tmp_path, takeover=5) as server:
+        assert await count_rows(server.dsn()) == 1
+    await visitor.communicate(b"")
+    assert visitor.returncode == 0
 
 
 @pytest.mark.slow

@@ -6,18 +6,23 @@ report needs the lease, a log batch its place in the order.
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from backports import zstd
 from google.protobuf import json_format
 from grpc import aio
 
 from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
 from arcentra_api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from arcentra_api.steprun.v1 import steprun_pb2
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Ctx = aio.ServicerContext[Any, Any]
 REGISTRATION_TOKEN = "arc_reg_of-the-fake"
@@ -128,6 +133,11 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
         async with self._changed:
             await self._changed.wait_for(predicate)
 
+    async def heartbeat(self, predicate: Callable[[agent_pb2.ConnectHeartbeat], object]) -> None:
+        """Wait for a heartbeat that is still to come and makes the predicate true."""
+        seen = len(self.heartbeats)
+        await self.until(lambda: len(self.heartbeats) > seen and predicate(self.heartbeats[-1]))
+
     # What the test makes the server do
 
     def dispatch(self, step_run_id: str, uses: str = "shell", *, lease: str = "", **fields: Any) -> FakeStep:
@@ -165,7 +175,9 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
 
     # The services
 
-    async def Register(self, request: agent_pb2.RegisterRequest, context: Ctx) -> agent_pb2.RegisterResponse:
+    async def Register(  # noqa: N802 - gRPC names the method
+        self, request: agent_pb2.RegisterRequest, context: Ctx
+    ) -> agent_pb2.RegisterResponse:
         self.registrations.append(request)
         if request.agent_id:
             known = self.tokens.get(request.agent_id)
@@ -184,9 +196,9 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
             labels=request.labels,
         )
 
-    async def Connect(
+    async def Connect(  # type: ignore[override]  # noqa: N802 - the stubs know the generator form only
         self, requests: AsyncIterator[agent_pb2.ConnectRequest], context: Ctx
-    ) -> AsyncIterator[agent_pb2.ConnectResponse]:
+    ) -> None:
         await self._authenticate(context)
         outbox: asyncio.Queue[agent_pb2.ConnectResponse] = asyncio.Queue()
         self._outbox = outbox
@@ -196,15 +208,15 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
                 self.deliver(step)
         try:
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(self._read(requests, outbox))
-                while not reader.done():
-                    yield await outbox.get()
+                writer = tasks.create_task(self._write(context, outbox))
+                await self._read(requests, outbox)
+                writer.cancel()
         finally:
             if self._outbox is outbox:
                 self._outbox = None
                 await self._tell()
 
-    async def PushLogs(
+    async def PushLogs(  # noqa: N802 - gRPC names the method
         self, requests: AsyncIterator[gateway_pb2.PushLogsRequest], context: Ctx
     ) -> gateway_pb2.PushLogsResponse:
         await self._authenticate(context)
@@ -244,7 +256,10 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
                         step.acks.append(ack)
             outbox.put_nowait(answer)
             await self._tell()
-        outbox.put_nowait(agent_pb2.ConnectResponse())
+
+    async def _write(self, context: Ctx, outbox: asyncio.Queue[agent_pb2.ConnectResponse]) -> None:
+        while True:
+            await context.write(await outbox.get())
 
     def _commit(self, report: agent_pb2.TaskStatus, answer: agent_pb2.ConnectResponse) -> None:
         step = self.steps.get(report.step_run_id)
@@ -261,11 +276,18 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
 
     # Not part of an agent's day.
 
-    async def _unimplemented(self, request: Any, context: Ctx) -> Any:
+    async def _unimplemented(self, _request: Any, context: Ctx) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the fake has no such method")
 
-    Heartbeat = Unregister = FetchStepRun = ReportStepRunStatus = ReportJobRunStatus = _unimplemented
-    CancelStepRun = CancelJobRun = UpdateLabels = PushEvents = _unimplemented
+    Heartbeat: Any = _unimplemented
+    Unregister: Any = _unimplemented
+    FetchStepRun: Any = _unimplemented
+    ReportStepRunStatus: Any = _unimplemented
+    ReportJobRunStatus: Any = _unimplemented
+    CancelStepRun: Any = _unimplemented
+    CancelJobRun: Any = _unimplemented
+    UpdateLabels: Any = _unimplemented
+    PushEvents: Any = _unimplemented
 
 
 def _bearer(context: Ctx) -> str:

@@ -61,12 +61,15 @@ class LogCursor:
 
     def settle(self, sent: list[Chunk], refused: Mapping[int, str]) -> None:
         """Take the server's answer to chunks that were sent: `refused` has the reason for each it did not store."""
+        expected = self._stored + 1
         for chunk in sent:
             reason = refused.get(chunk.seq, "DUPLICATE_SEQ")
             if reason == "DUPLICATE_SEQ":
                 self.store(chunk.seq)
             elif reason == "OUT_OF_ORDER":
-                self.out_of_order(chunk.seq)
+                # Everything before the first chunk was acknowledged by an earlier answer: if the server misses some of it,
+                # it lost what it acknowledged, and all of it is sent again.
+                self._stored = 0 if chunk.seq == expected else chunk.seq - 1
                 return
             else:
                 self.give_up(reason)
@@ -75,16 +78,6 @@ class LogCursor:
     def store(self, seq: int) -> None:
         """Note that the server has everything up to chunk `seq`."""
         self._stored = max(self._stored, min(seq, len(self._chunks)))
-
-    def out_of_order(self, seq: int) -> None:
-        """Note that the server refused chunk `seq` because it misses an earlier one.
-
-        If everything before was acknowledged, the server lost what it acknowledged: all of it is sent again.
-        """
-        if seq == self._stored + 1:
-            self._stored = 0
-        else:
-            self.store(seq - 1)
 
     def give_up(self, reason: str) -> None:
         """Send nothing more: the server does not want this log."""

@@ -53,7 +53,7 @@ def whole_number(args: Args, name: str, default: int = 0) -> int:
     value = args.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer() or value < 0:
         raise ArgumentError(f"args.{name}: expected a whole number of 0 or more, got {describe(value)}")
     return int(value)
 

@@ -116,6 +116,11 @@ async def set_claimed_labels(tx: Tx, agent_id: UUID, labels: Mapping[str, str], 
     return row
 
 
+async def set_metrics(tx: Tx, agent_id: UUID, metrics: Mapping[str, str]) -> None:
+    """Keep the last metrics of an agent."""
+    await tx.execute("UPDATE agents SET metrics = $2 WHERE id = $1", agent_id, dict(metrics))
+
+
 async def delete(tx: Tx, agent_id: UUID) -> bool:
     """Mark an agent as gone for good."""
     done = await tx.execute(

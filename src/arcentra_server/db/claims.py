@@ -93,3 +93,22 @@ async def acknowledge(tx: Tx, agent_id: UUID, lease_ids: Sequence[UUID]) -> None
         agent_id,
         lease_ids,
     )
+
+
+async def step_of(tx: Tx, lease_id: UUID, agent_id: UUID) -> UUID | None:
+    """Return the step run of a lease that an agent holds."""
+    found: UUID | None = await tx.fetchval(
+        "SELECT step_run_id FROM leases WHERE id = $1 AND agent_id = $2 AND ended_at IS NULL", lease_id, agent_id
+    )
+    return found
+
+
+async def finished_jobs(tx: Tx, job_ids: Sequence[UUID], agent_id: UUID) -> list[UUID]:
+    """Return those of the job runs that have ended, do not exist, or are not on this agent."""
+    rows = await tx.fetch(
+        """SELECT c.id FROM unnest($1::uuid[]) AS c(id) LEFT JOIN job_runs j ON j.id = c.id
+            WHERE j.id IS NULL OR j.finished_at IS NOT NULL OR j.agent_id <> $2""",
+        job_ids,
+        agent_id,
+    )
+    return [row["id"] for row in rows]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
-from arcentra_server.domain.execution import CancelCause, JobState, Lease, RunState, StageState, StepState
-from arcentra_server.domain.ledger import Ledger, StageDue
+from arcentra_server.domain.execution import CancelCause, JobState, Lease, RunState, StageDue, StageState, StepState
+from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
 
 _RUN = """

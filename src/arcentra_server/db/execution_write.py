@@ -68,8 +68,10 @@ _PIPELINES = """
      WHERE p.id = c.id
 """
 _ENQUEUE = """
-    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held)
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[])
+    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at)
+    SELECT id, selector_id, run_id, agent_id, held, clock_timestamp() + make_interval(secs => delay)
+      FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[], $6::float8[])
+           AS c(id, selector_id, run_id, agent_id, held, delay)
 """
 _END_LEASES = """
     UPDATE leases l SET ended_at = clock_timestamp(), end_reason = c.reason
@@ -143,10 +145,11 @@ async def _write_queue(tx: Tx, ledger: Ledger) -> None:
         if await tx.execute("DELETE FROM step_queue WHERE step_run_id = ANY($1)", gone) != f"DELETE {len(gone)}":
             raise WriteConflict("a step run was claimed at the same time")
     if ledger.queued:
-        steps = [(ledger.steps[step_id], agent_id) for step_id, agent_id in ledger.queued.items()]
-        rows = [
-            (step.id, step.selector_id, step.run_id, agent, ledger.runs[step.run_id].paused) for step, agent in steps
-        ]
+        rows = []
+        for step_id, agent_id in ledger.queued.items():
+            step = ledger.steps[step_id]
+            paused = ledger.runs[step.run_id].paused
+            rows.append((step_id, step.selector_id, step.run_id, agent_id, paused, ledger.delays.get(step_id, 0.0)))
         await tx.execute(_ENQUEUE, *_columns(rows))
 
 

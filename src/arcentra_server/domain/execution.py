@@ -171,3 +171,12 @@ class Release:
 
     agent_id: UUID
     job_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class StageDue:
+    """A stage whose turn has come (`skip`: never will): its jobs have to be loaded, then opened or skipped."""
+
+    run_id: UUID
+    index: int
+    skip: bool

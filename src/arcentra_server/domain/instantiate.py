@@ -97,7 +97,7 @@ def instantiate(
         "ARCENTRA_COMMIT": trigger.commit_sha,
         "ARCENTRA_NAMESPACE": namespace,
     }
-    jobs = []
+    jobs: list[NewJob] = []
     for stage_index, stage in enumerate(spec.stages):
         for job in stage.jobs:
             job_id = new_id()

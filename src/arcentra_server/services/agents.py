@@ -144,6 +144,11 @@ class AgentService:
         self._store.announce()
         return in_force
 
+    async def record_metrics(self, agent_id: UUID, metrics: Mapping[str, str]) -> None:
+        """Keep the last metrics of an agent, as text by name."""
+        async with self._database.transaction() as tx:
+            await agents.set_metrics(tx, agent_id, metrics)
+
     async def list_all(self) -> list[AgentRow]:
         """Return every agent, by name."""
         async with self._database.transaction() as tx:

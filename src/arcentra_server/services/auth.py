@@ -90,12 +90,27 @@ class AuthService:
             )
         return made.text
 
-    async def bootstrap(self) -> str | None:
-        """Make the first administrator's token, None when there is a user token already."""
+    async def bootstrap(self, keep: Callable[[str], None]) -> bool:
+        """Make the first administrator's token, unless there is a user token already; answer whether it was made.
+
+        Args:
+            keep: Puts the token where the administrator finds it. Called before the token is good, so that a crash
+                between the two leaves no token that nobody has.
+        """
         async with self._database.transaction() as tx:
             if await tokens.user_token_exists(tx):
-                return None
-        return await self.issue(TokenKind.USER, "admin", Role.ADMIN)
+                return False
+            made = self._maker.make(TokenKind.USER)
+            keep(made.text)
+            await tokens.insert(
+                tx,
+                token_id=made.id,
+                kind=TokenKind.USER,
+                name="admin",
+                role=Role.ADMIN,
+                secret_hash=made.secret_hash,
+            )
+        return True
 
     def _cache_key(self, text: str) -> bytes:
         return hashlib.sha256(text.encode()).digest()

@@ -8,14 +8,27 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from arcentra_server.db import claims
-from arcentra_server.db.engine import new_id
+from arcentra_server.db.engine import Tx, new_id
+from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.domain.execution import CancelCommand, Dispatch
+from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.selectors import Selector
+from arcentra_server.domain.states import StepStatus
 from arcentra_server.scheduling.plan import AgentSlots, matching, plan
 
 LARGEST_PASS = 1_000
+REFUSED_SECONDS = 5.0  # before a step run that an agent refused is placed again
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """What an agent that connects has missed."""
+
+    dispatches: list[Dispatch]
+    cancels: list[CancelCommand]
+    released: list[UUID]
 
 
 @dataclass(slots=True)
@@ -111,17 +124,49 @@ class DispatchService:
         async with self._store.database.transaction() as tx:
             await claims.acknowledge(tx, agent_id, lease_ids)
 
-    async def pending_cancels(self, agent_id: UUID, running: Sequence[UUID]) -> list[CancelCommand]:
-        """Return what an agent must end: steps it names and does not hold, and steps whose cancellation it missed."""
-        async with self._store.database.transaction() as tx:
+    async def refused(self, agent_id: UUID, lease_id: UUID, message: str) -> None:
+        """Take a step run back that an agent will not run; it waits a little before it is placed again."""
+
+        async def decide(tx: Tx, ledger: Ledger) -> None:
+            step_id = await claims.step_of(tx, lease_id, agent_id)
+            if step_id is None:
+                return
+            await load_steps(tx, ledger, [step_id])
+            step = ledger.steps[step_id]
+            if step.lease is not None and step.lease.id == lease_id and step.status is StepStatus.QUEUED:
+                ledger.lose(step, message, agent_gone=False, delay_seconds=REFUSED_SECONDS)
+
+        await self._store.change(decide)
+
+    async def catch_up(
+        self, agent_id: UUID, running: Sequence[UUID], kept_jobs: Sequence[UUID], *, names_steps: bool
+    ) -> CatchUp:
+        """Answer what an agent that connects has missed: keep or kill for each step it runs, and what it should have.
+
+        Args:
+            agent_id: The agent.
+            running: The step runs whose process it has.
+            kept_jobs: The job runs whose workspace it has.
+            names_steps: Whether `running` is complete; a started step that it leaves out is then lost.
+        """
+
+        async def decide(tx: Tx, ledger: Ledger) -> CatchUp:
             held = {row["step_run_id"]: row for row in await claims.held(tx, agent_id)}
-        stop = [CancelCommand(agent_id, step_id, "lease lost") for step_id in running if step_id not in held]
-        asked = [
-            CancelCommand(agent_id, step_id, row["cancel_reason"])
-            for step_id, row in held.items()
-            if row["cancel_cause"]
-        ]
-        return stop + asked
+            lost = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING and step not in running]
+            if names_steps and lost:
+                await load_steps(tx, ledger, lost)
+                for step_id in lost:
+                    ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
+            stop = [CancelCommand(agent_id, step_id, "lease lost") for step_id in running if step_id not in held]
+            asked = [
+                CancelCommand(agent_id, step_id, row["cancel_reason"])
+                for step_id, row in held.items()
+                if row["cancel_cause"] and step_id not in lost
+            ]
+            again = self._store.dispatches(await claims.unacknowledged(tx, agent_id))
+            return CatchUp(again, stop + asked, await claims.finished_jobs(tx, kept_jobs, agent_id))
+
+        return await self._store.change(decide)
 
     def _match(self, agents: Sequence[AgentSlots]) -> Mapping[int, tuple[UUID, ...]]:
         key = (len(self._selectors), tuple((agent.id, tuple(sorted(agent.labels.items()))) for agent in agents))

@@ -440,13 +440,15 @@ class TaskStatus(message.Message):
         lease_token: builtins.str = ...,
         attempt: builtins.int = ...,
         failure_reason: builtins.str = ...,
-        log_size: builtins.int = ...,
+        log_size: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "log_size", b"log_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "status", b"status", "step_run_id", b"step_run_id", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "attempt", b"attempt", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "status", b"status", "step_run_id", b"step_run_id", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__log_size: _TypeAlias = typing.Literal["log_size"]  # noqa: Y015
+    _WhichOneofArgType__log_size: _TypeAlias = typing.Literal["_log_size", b"_log_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_size) -> _WhichOneofReturnType__log_size | None: ...
 
 @typing.final
 class HeartbeatRequest(message.Message):
@@ -1104,13 +1106,15 @@ class ReportStepRunStatusRequest(message.Message):
         lease_token: builtins.str = ...,
         attempt: builtins.int = ...,
         failure_reason: builtins.str = ...,
-        log_size: builtins.int = ...,
+        log_size: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "log_size", b"log_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "start_time", b"start_time", "status", b"status", "step_run_id", b"step_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "agent_id", b"agent_id", "attempt", b"attempt", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "start_time", b"start_time", "status", b"status", "step_run_id", b"step_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__log_size: _TypeAlias = typing.Literal["log_size"]  # noqa: Y015
+    _WhichOneofArgType__log_size: _TypeAlias = typing.Literal["_log_size", b"_log_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_size) -> _WhichOneofReturnType__log_size | None: ...
 
 @typing.final
 class ReportStepRunStatusResponse(message.Message):

@@ -1,0 +1,256 @@
+"""The composition root: builds every part, owns the one TaskGroup, and the order in which things end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from arcentra_server.config import Config
+from arcentra_server.db import tokens
+from arcentra_server.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from arcentra_server.db.engine import Database
+from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.migrate import upgrade
+from arcentra_server.domain.lease_tokens import LeaseTokens
+from arcentra_server.domain.token_maker import TokenMaker
+from arcentra_server.loops.runner import Loop
+from arcentra_server.metrics import Metrics
+from arcentra_server.rpc.channels import AgentChannels
+from arcentra_server.rpc.convert import dispatch as wire
+from arcentra_server.rpc.parts import AgentParts
+from arcentra_server.rpc.server import RpcServer
+from arcentra_server.rpc.servicers.admin import AdminServicer
+from arcentra_server.rpc.servicers.agent import AgentServicer
+from arcentra_server.rpc.servicers.gateway import GatewayServicer
+from arcentra_server.rpc.servicers.pipeline import PipelineServicer
+from arcentra_server.rpc.servicers.step_run import StepRunServicer
+from arcentra_server.rpc.servicers.stream import StreamServicer
+from arcentra_server.services.agent_events import AgentEventService
+from arcentra_server.services.agents import AgentService
+from arcentra_server.services.auth import AuthService
+from arcentra_server.services.dispatch import DispatchService
+from arcentra_server.services.journal import Journal
+from arcentra_server.services.logs import LogService
+from arcentra_server.services.pipelines import PipelineService
+from arcentra_server.services.reaper import Reaper
+from arcentra_server.services.reports import ReportService
+from arcentra_server.services.runs import RunService
+from arcentra_server.services.step_runs import StepRunService
+from arcentra_server.web.http import HttpServer, make_app
+
+ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
+_log = structlog.get_logger()
+
+
+class DatabaseLost(Exception):
+    """The embedded PostgreSQL ended and cannot be brought back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is told when the server listens. `first_start`: it made the administrator's token just now."""
+
+    grpc: str
+    http: str
+    admin_token_file: Path
+    first_start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The secret keys of an installation."""
+
+    tokens: TokenMaker
+    leases: LeaseTokens
+
+
+@asynccontextmanager
+async def database_url(config: Config) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
+    """Yield the address of the database, started if it is the embedded one, at the schema of this version."""
+    async with AsyncExitStack() as stack:
+        embedded = None
+        if config.database.url is not None:
+            dsn = config.database.url.get_secret_value()
+        else:
+            embedded = await stack.enter_async_context(EmbeddedPostgres(config.data_dir))
+            dsn = embedded.dsn()
+        for revision in await upgrade(dsn):
+            _log.info("migrated", revision=revision)
+        yield dsn, embedded
+
+
+async def load_keys(database: Database) -> Keys:
+    """Return the keys of the installation, made at its first start."""
+    async with database.transaction() as tx:
+        token_key = await tokens.server_key(tx, "tokens", secrets.token_bytes(32))
+        lease_key = await tokens.server_key(tx, "leases", secrets.token_bytes(32))
+    return Keys(TokenMaker(token_key, os.urandom), LeaseTokens(lease_key))
+
+
+async def run(config: Config, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
+    """Run the server until `stop` is set.
+
+    Args:
+        config: The configuration.
+        stop: Set it to let the server drain and end.
+        ready: Awaited once when the server listens; the server runs meanwhile.
+
+    Raises:
+        EmbeddedPostgresError: the embedded database cannot be started.
+        DatabaseLost: it ended, and could not be brought back.
+        RuntimeError: an address to listen on is taken.
+    """
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with (
+        database_url(config) as (dsn, embedded),
+        Database(dsn, pool_size=config.database.pool_size) as database,
+    ):
+        await _Server(config, database, embedded, await load_keys(database)).run(stop, ready)
+
+
+class _Server:
+    """Everything between the database and the two listeners."""
+
+    def __init__(self, config: Config, database: Database, embedded: EmbeddedPostgres | None, keys: Keys) -> None:
+        self._config = config
+        self._database = database
+        self._embedded = embedded
+        self._metrics = Metrics()
+        self._channels = AgentChannels()
+        self._journal = Journal(database)
+        self._auth = AuthService(database, keys.tokens)
+        store = ExecutionStore(database, self._channels, keys.leases, wakes=(self._wake, self._journal.wake))
+        self._agents = AgentService(store, keys.tokens, lease_seconds=config.agents.lease_seconds)
+        self._dispatch = DispatchService(store, self._channels)
+        self._reports = ReportService(store)
+        self._logs = LogService(database, limit=config.logs.largest_step_mib * 1024 * 1024)
+        self._reaper = Reaper(store)
+        self._rpc = self._make_rpc(store)
+        self._http = self._make_http()
+
+    def _wake(self) -> None:
+        self._dispatch.wake()
+
+    def _make_rpc(self, store: ExecutionStore) -> RpcServer:
+        parts = AgentParts(self._agents, self._dispatch, self._reports, self._channels)
+        runs = RunService(store, wire.encode)
+        step_runs = StepRunService(store, wire.encode, wire.edit)
+        heartbeat_ms = int(self._config.agents.heartbeat_seconds * 1_000)
+        return RpcServer(
+            self._auth,
+            self._metrics.observe_call,
+            admin=AdminServicer(self._agents),
+            agent=AgentServicer(parts, self._auth, runs, step_runs, heartbeat_ms),
+            gateway=GatewayServicer(self._logs, AgentEventService(self._database)),
+            pipeline=PipelineServicer(PipelineService(self._database), runs),
+            step_run=StepRunServicer(step_runs),
+            stream=StreamServicer(parts, self._journal, self._logs),
+        )
+
+    def _make_http(self) -> HttpServer:
+        host, _, port = self._config.http.listen.rpartition(":")
+        return HttpServer(make_app(self._unready, self._metrics.registry), host.strip("[]"), int(port))
+
+    def _loops(self) -> list[Loop]:
+        """The table of all background loops."""
+        return [
+            Loop("scheduler", self._schedule, interval=1.0, wait=self._dispatch.wait),
+            Loop("journal", self._journal.run_once, interval=1.0, wait=self._journal.wait),
+            Loop("reaper", self._reaper.run_once, interval=1.0),
+        ]
+
+    async def _schedule(self) -> None:
+        self._metrics.leased.inc(await self._dispatch.run_once())
+        self._metrics.agents.set(len(self._channels.connected()))
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
+        first_start = await self._bootstrap()
+        await self._agents.rearm()
+        batchers = (self._agents, self._reports, self._logs)
+        async with asyncio.TaskGroup() as group:
+            for batcher in batchers:
+                group.create_task(batcher.run())
+            background = [group.create_task(loop.run(), name=loop.name) for loop in self._loops()]
+            if self._embedded is not None:
+                background.append(group.create_task(self._keep_database(self._embedded)))
+            grpc, http = await self._listen(group)
+            background.append(
+                group.create_task(ready(Ready(grpc, http, self._config.data_dir / ADMIN_TOKEN_FILE, first_start)))
+            )
+            await stop.wait()
+            await self._drain(batchers, background)
+
+    async def _listen(self, group: asyncio.TaskGroup) -> tuple[str, str]:
+        host, _, _ = self._config.grpc.listen.rpartition(":")
+        port = await self._rpc.start(self._config.grpc.listen)
+        serving = group.create_task(self._http.serve(), name="http")
+        while not self._http.started:
+            if serving.done():
+                raise RuntimeError(f"cannot listen on {self._config.http.listen} (http.listen): the address is taken")
+            await asyncio.sleep(0.01)
+        http_host, _, _ = self._config.http.listen.rpartition(":")
+        return f"{host}:{port}", f"{http_host}:{self._http.bound_port()}"
+
+    async def _drain(
+        self, batchers: tuple[AgentService | ReportService | LogService, ...], background: list[asyncio.Task[None]]
+    ) -> None:
+        """Stop accepting, tell the agents, let calls end, commit what was handed in, then stop the rest."""
+        _log.info("stopping")
+        self._channels.ask_all_to_reconnect()
+        self._journal.close()
+        self._logs.end_followers()
+        await self._rpc.stop(self._config.grpc.drain_seconds)
+        for batcher in batchers:
+            batcher.close()
+        self._http.should_exit = True
+        for task in background:
+            task.cancel()
+
+    async def _bootstrap(self) -> bool:
+        """Make the administrator's token at the first start, and leave it in a file of the data directory."""
+
+        def keep(text: str) -> None:
+            write_private(self._config.data_dir / ADMIN_TOKEN_FILE, text + "\n")
+
+        return await self._auth.bootstrap(keep)
+
+    async def _keep_database(self, embedded: EmbeddedPostgres) -> None:
+        """Bring the embedded database back when it ends by itself: what was acknowledged is on its disk."""
+        while True:
+            dsn = embedded.dsn()
+            code = await embedded.wait_exit()
+            _log.error("database_ended", code=code, action="starting it again")
+            try:
+                await embedded.stop()
+                await embedded.start()
+            except EmbeddedPostgresError as error:
+                raise DatabaseLost(f"the embedded PostgreSQL ended and does not start again: {error}") from error
+            if embedded.dsn() != dsn:
+                raise DatabaseLost("the embedded PostgreSQL came back at another address: start the server again")
+            await self._agents.rearm()
+            _log.info("database_back")
+
+    async def _unready(self) -> dict[str, str]:
+        try:
+            async with asyncio.timeout(2), self._database.transaction() as tx:
+                await tx.fetchval("SELECT 1")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is that the database is away
+            return {"database": str(error) or type(error).__name__}
+        return {}
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    scratch = path.with_name(path.name + ".new")
+    with open(scratch, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.rename(path)

@@ -1,0 +1,167 @@
+"""The book of a ledger: what was loaded, how each thing was, and what has to be written.
+
+It has no rules of its own but one: a state changes only along `domain/transitions.py`, and each change is an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+from arcentra_server.domain.execution import (
+    CancelCommand,
+    Event,
+    JobState,
+    Lease,
+    Release,
+    Resource,
+    RunState,
+    StageDue,
+    StageState,
+    StepState,
+)
+from arcentra_server.domain.states import RunStatus, StepStatus
+from arcentra_server.domain.transitions import check_job_transition, check_run_transition, check_step_transition
+
+
+class LedgerBook:
+    """See the module.
+
+    Args:
+        new_id: Makes the ids of leases.
+        is_token: Answers whether a text is the token of a lease.
+    """
+
+    def __init__(self, new_id: Callable[[], UUID], is_token: Callable[[UUID, str], bool]) -> None:
+        self._new_id = new_id
+        self._is_token = is_token
+        self.runs: dict[UUID, RunState] = {}
+        self.stages: dict[tuple[UUID, int], StageState] = {}
+        self.jobs: dict[UUID, JobState] = {}
+        self.steps: dict[UUID, StepState] = {}
+        self._pending: dict[UUID, list[StepState]] = {}
+        self.steps_before: dict[UUID, StepStatus] = {}
+        self.jobs_before: dict[UUID, RunStatus] = {}
+        self.runs_before: dict[UUID, RunStatus] = {}
+        self.changed_stages: set[tuple[UUID, int]] = set()
+        self.started_steps: set[UUID] = set()
+        self.started_jobs: set[UUID] = set()
+        self.queued: dict[UUID, UUID | None] = {}
+        self.delays: dict[UUID, float] = {}
+        self.unqueued: set[UUID] = set()
+        self.new_leases: dict[UUID, Lease] = {}
+        self.ended_leases: dict[UUID, str] = {}
+        self.events: list[Event] = []
+        self.cancels: list[CancelCommand] = []
+        self.releases: list[Release] = []
+        self.due: list[StageDue] = []
+
+    # Loading
+
+    def add_runs(self, runs: Iterable[RunState], stages: Iterable[StageState]) -> None:
+        self.runs.update((run.id, run) for run in runs)
+        self.stages.update(((stage.run_id, stage.index), stage) for stage in stages)
+
+    def add_jobs(self, jobs: Iterable[JobState], steps: Iterable[StepState]) -> None:
+        """Add jobs with those of their steps that have not ended, in the order of the steps."""
+        for job in jobs:
+            self.jobs.setdefault(job.id, job)
+        for step in steps:
+            if step.id not in self.steps:
+                self.steps[step.id] = step
+                self._pending.setdefault(step.job_id, []).append(step)
+
+    # Bookkeeping
+
+    def _end_lease(self, step: StepState, reason: str) -> None:
+        lease, step.lease = step.lease, None
+        if lease is not None:
+            if self.new_leases.pop(step.id, None) is None:
+                self.ended_leases[lease.id] = reason
+        elif step.id in self.queued:
+            del self.queued[step.id]
+        elif step.status is StepStatus.QUEUED:
+            self.unqueued.add(step.id)
+
+    def _enqueue(self, step: StepState, agent_id: UUID | None) -> None:
+        self.queued[step.id] = agent_id
+        self.unqueued.discard(step.id)
+        self._touch_step(step)
+
+    def _touch_step(self, step: StepState) -> None:
+        self.steps_before.setdefault(step.id, step.status)
+
+    def _touch_job(self, job: JobState) -> None:
+        self.jobs_before.setdefault(job.id, job.status)
+
+    def _touch_run(self, run: RunState) -> None:
+        self.runs_before.setdefault(run.id, run.status)
+
+    def _created(self, step: StepState, run: RunState) -> None:
+        self.events.append(
+            Event(Resource.STEP, run.pipeline_id, run.id, step.job_id, step.id, None, step.status.value, None)
+        )
+
+    def _set_step(self, step: StepState, status: StepStatus) -> None:
+        check_step_transition(step.status, status)
+        self._touch_step(step)
+        run = self.runs[step.run_id]
+        previous, step.status = step.status, status
+        self.events.append(
+            Event(
+                Resource.STEP,
+                run.pipeline_id,
+                run.id,
+                step.job_id,
+                step.id,
+                step.agent_id,
+                status.value,
+                previous.value,
+            )
+        )
+
+    def _set_job(self, job: JobState, status: RunStatus) -> None:
+        check_job_transition(job.status, status)
+        self._touch_job(job)
+        previous, job.status = job.status, status
+        self.events.append(
+            Event(
+                Resource.JOB,
+                self.runs[job.run_id].pipeline_id,
+                job.run_id,
+                job.id,
+                None,
+                job.agent_id,
+                status.value,
+                previous.value,
+                job.total_steps,
+                job.completed_steps,
+                job.failed_steps,
+                job.running_steps,
+                job.current_step,
+            )
+        )
+
+    def _set_run(self, run: RunState, status: RunStatus, actor: str = "") -> None:
+        check_run_transition(run.status, status)
+        self._touch_run(run)
+        previous, run.status = run.status, status
+        self.events.append(
+            Event(
+                Resource.RUN,
+                run.pipeline_id,
+                run.id,
+                None,
+                None,
+                None,
+                status.value,
+                previous.value,
+                run.total_jobs,
+                run.completed_jobs,
+                run.failed_jobs,
+                run.running_jobs,
+                0,
+                run.status_reason,
+                actor,
+            )
+        )

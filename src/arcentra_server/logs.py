@@ -1,0 +1,32 @@
+"""The log of the server itself: events with ids as fields, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(level: str, style: str) -> None:
+    """Set the log up: `console` for people, `json` for programs, `auto` for whichever stderr is."""
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if console else [structlog.processors.dict_tracebacks]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something; stdout stays for what programs read."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the one place that talks to people

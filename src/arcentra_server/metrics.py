@@ -1,0 +1,28 @@
+"""What the server counts, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Counter(
+            "arcentra_rpc_calls_total",
+            "Calls that ended, by method and status.",
+            ["method", "code"],
+            registry=self.registry,
+        )
+        self._children: dict[tuple[str, str], Counter] = {}
+        self.agents = Gauge("arcentra_agents_connected", "Agents that hold a push channel.", registry=self.registry)
+        self.leased = Counter("arcentra_step_runs_leased_total", "Step runs leased to agents.", registry=self.registry)
+
+    def observe_call(self, method: str, code: str) -> None:
+        """Count one call."""
+        child = self._children.get((method, code))
+        if child is None:
+            child = self._children[method, code] = self._calls.labels(method, code)
+        child.inc()

@@ -1,0 +1,169 @@
+"""The agents that hold a channel to this process, and what is waiting to be sent to each.
+
+An outbox gathers: dispatches, cancellations, releases and acknowledgements that come while a message is being written
+go out together in the next. What is lost with a channel is read again from the database when the agent is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from arcentra_server.domain.errors import Unauthenticated, Unavailable
+from arcentra_server.domain.execution import CancelCommand, Dispatch, Release
+from arcentra_server.domain.states import StepStatus
+
+LARGEST_DISPATCH = 64  # step runs a message, so that none comes near the limit of a message's size
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A report that was refused."""
+
+    step_id: UUID
+    status: StepStatus
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """What goes out in one message, or in a few."""
+
+    dispatches: list[Dispatch] = field(default_factory=list)
+    cancels: dict[UUID, str] = field(default_factory=dict)
+    releases: list[UUID] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    acked_sequence: int = 0
+    reconnect: bool = False
+
+
+class Outbox:
+    """What waits for one channel of one agent. `pulls`: the agent asks for step runs; nothing is pushed to it."""
+
+    def __init__(self, agent_id: UUID, *, pulls: bool) -> None:
+        self.agent_id = agent_id
+        self.pulls = pulls
+        self.superseded = False
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._outgoing = Outgoing()
+        self._ready = asyncio.Event()
+
+    def dispatch(self, dispatch: Dispatch) -> None:
+        self._outgoing.dispatches.append(dispatch)
+        self._ready.set()
+
+    def cancel(self, step_id: UUID, reason: str) -> None:
+        self._outgoing.cancels[step_id] = reason
+        self._ready.set()
+
+    def release(self, job_id: UUID) -> None:
+        self._outgoing.releases.append(job_id)
+        self._ready.set()
+
+    def acknowledge(self, sequence: int, refusals: Iterable[Refusal] = ()) -> None:
+        """Note that everything up to a message is settled."""
+        self._outgoing.refusals.extend(refusals)
+        self._outgoing.acked_sequence = max(self._outgoing.acked_sequence, sequence)
+        self._ready.set()
+
+    def ask_to_reconnect(self) -> None:
+        self._outgoing.reconnect = True
+        self._ready.set()
+
+    def fail(self, error: BaseException | None) -> None:
+        """End the channel with an error: what the agent said could not be stored."""
+        self._failure = error or Unavailable("the server is stopping")
+        self._closed = True
+        self._ready.set()
+
+    def close(self, *, superseded: bool = False) -> None:
+        """Let the writer finish: what waits still goes out, unless a newer channel has taken over."""
+        self.superseded = self.superseded or superseded
+        self._closed = True
+        self._ready.set()
+
+    async def take(self) -> Outgoing | None:
+        """Return what waits, as soon as there is something; None when the channel ends.
+
+        Raises:
+            ArcentraError: what the agent said could not be stored.
+        """
+        await self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        if self.superseded:
+            return None
+        if self._closed and self._outgoing == Outgoing():
+            return None
+        outgoing, self._outgoing = self._outgoing, Outgoing()
+        if not self._closed:
+            self._ready.clear()
+        return outgoing
+
+
+class AgentChannels:
+    """The outboxes by agent: one each, the newest."""
+
+    def __init__(self) -> None:
+        self._outboxes: dict[UUID, Outbox] = {}
+        self._pushed: dict[UUID, None] = {}
+
+    def open(self, agent_id: UUID, *, pulls: bool = False) -> Outbox:
+        """Open a channel for an agent; one that it had before ends."""
+        before = self._outboxes.get(agent_id)
+        if before is not None:
+            before.close(superseded=True)
+        outbox = self._outboxes[agent_id] = Outbox(agent_id, pulls=pulls)
+        self._pushed.pop(agent_id, None)
+        return outbox
+
+    def take_dispatches(self, outbox: Outbox) -> None:
+        """Let the scheduler push to a channel: it is past its first message."""
+        if self._outboxes.get(outbox.agent_id) is outbox and not outbox.pulls:
+            self._pushed[outbox.agent_id] = None
+
+    def close(self, outbox: Outbox) -> None:
+        """End a channel."""
+        outbox.close()
+        if self._outboxes.get(outbox.agent_id) is outbox:
+            del self._outboxes[outbox.agent_id]
+            self._pushed.pop(outbox.agent_id, None)
+
+    def disconnect(self, agent_id: UUID) -> None:
+        """End the channel of an agent that is no longer welcome."""
+        outbox = self._outboxes.get(agent_id)
+        if outbox is not None:
+            outbox.fail(Unauthenticated("credential revoked"))
+
+    def ask_all_to_reconnect(self) -> None:
+        """Tell every agent that this server stops."""
+        self._pushed.clear()
+        for outbox in self._outboxes.values():
+            outbox.ask_to_reconnect()
+
+    # domain.ports.AgentLinks
+
+    def connected(self) -> Collection[UUID]:
+        return self._pushed.keys()
+
+    def dispatch(self, dispatches: Sequence[Dispatch]) -> None:
+        for dispatch in dispatches:
+            outbox = self._outboxes.get(dispatch.agent_id)
+            if outbox is not None and not outbox.pulls:
+                outbox.dispatch(dispatch)
+
+    def cancel(self, commands: Sequence[CancelCommand]) -> None:
+        for command in commands:
+            outbox = self._outboxes.get(command.agent_id)
+            if outbox is not None:
+                outbox.cancel(command.step_run_id, command.reason)
+
+    def release(self, releases: Sequence[Release]) -> None:
+        for release in releases:
+            outbox = self._outboxes.get(release.agent_id)
+            if outbox is not None:
+                outbox.release(release.job_id)

@@ -1,0 +1,132 @@
+"""One agent on Connect: a reader that hands in what it says, a writer that sends everything pending in one message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from uuid import UUID
+
+from arcentra_api.agent.v1 import agent_pb2
+from arcentra_server.domain.errors import LimitExceeded, WriteConflict
+from arcentra_server.domain.execution import StepReport
+from arcentra_server.domain.ids import parse_id
+from arcentra_server.rpc.channels import Refusal
+from arcentra_server.rpc.context import calling_agent
+from arcentra_server.rpc.convert import agent as convert
+from arcentra_server.rpc.parts import AgentParts
+from arcentra_server.services.reports import Verdict
+
+LARGEST_MESSAGE = 1_000  # reports in one message
+MOST_UNSETTLED = 64  # messages that wait for their commit before the next is read
+
+Write = Callable[[agent_pb2.ConnectResponse], Awaitable[None]]
+
+
+class Connection:
+    """See the module. `write` sends a message to the agent."""
+
+    def __init__(self, parts: AgentParts, agent_id: UUID, write: Write) -> None:
+        self._parts = parts
+        self._agent_id = agent_id
+        self._write = write
+        self._outbox = parts.channels.open(agent_id, pulls=False)
+        self._batched = False
+        self._unsettled: deque[asyncio.Future[list[Verdict]]] = deque()
+
+    async def run(self, messages: AsyncIterator[agent_pb2.ConnectRequest]) -> None:
+        """Serve the channel until the agent ends it, or opens another.
+
+        Raises:
+            WriteConflict: the agent has opened another channel.
+            LimitExceeded: a message holds too many reports.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send())
+                await self._receive(messages)
+                self._outbox.close()
+        finally:
+            self._parts.channels.close(self._outbox)
+
+    async def _receive(self, messages: AsyncIterator[agent_pb2.ConnectRequest]) -> None:
+        first = True
+        async for message in messages:
+            calling_agent(message.agent_id)
+            if first:
+                self._batched = message.sequence > 0
+            await self._take(message)
+            if first:
+                await self._catch_up(message)
+                first = False
+
+    async def _take(self, message: agent_pb2.ConnectRequest) -> None:
+        if len(message.task_statuses) > LARGEST_MESSAGE:
+            raise LimitExceeded(f"a message holds at most {LARGEST_MESSAGE} reports")
+        if message.HasField("heartbeat"):
+            self._parts.agents.heartbeat(self._agent_id, message.heartbeat.max_concurrent_step_runs or None)
+        await self._take_acks(message)
+        reports, refusals = convert.reports_from(message, self._agent_id)
+        if reports or message.sequence:
+            future = self._parts.reports.submit(reports)
+            self._unsettled.append(future)
+            future.add_done_callback(lambda done: self._settled(done, message.sequence, reports, refusals))
+            if len(self._unsettled) > MOST_UNSETTLED:
+                await asyncio.wait([self._unsettled[0]])
+        elif refusals:
+            self._outbox.acknowledge(0, refusals)
+
+    def _settled(
+        self,
+        future: asyncio.Future[list[Verdict]],
+        sequence: int,
+        reports: Sequence[StepReport],
+        refusals: Sequence[Refusal],
+    ) -> None:
+        self._unsettled.popleft()
+        if future.cancelled() or future.exception() is not None:
+            # Not known to be committed: the agent keeps the message and sends it again on its next channel.
+            self._outbox.fail(future.exception() if not future.cancelled() else None)
+            return
+        refused = [
+            Refusal(report.step_id, report.status, verdict.reason, str(verdict))
+            for report, verdict in zip(reports, future.result(), strict=True)
+            if verdict is not None
+        ]
+        if sequence or refused or refusals:
+            self._outbox.acknowledge(sequence, [*refusals, *refused])
+
+    async def _take_acks(self, message: agent_pb2.ConnectRequest) -> None:
+        received = []
+        for ack in convert.acks_of(message):
+            lease_id = parse_id(ack.command_id)
+            if lease_id is None:
+                continue
+            if ack.status == agent_pb2.ACK_STATUS_FAILED:
+                await self._parts.dispatch.refused(self._agent_id, lease_id, ack.message)
+            else:
+                received.append(lease_id)
+        if received:
+            await self._parts.dispatch.acknowledge(self._agent_id, received)
+
+    async def _catch_up(self, message: agent_pb2.ConnectRequest) -> None:
+        """Tell an agent that is back what it missed, before it gets anything new."""
+        running = [step for step in map(parse_id, message.heartbeat.running_step_run_ids) if step is not None]
+        kept = [job for job in map(parse_id, message.heartbeat.workspace_job_ids) if job is not None]
+        news = await self._parts.dispatch.catch_up(self._agent_id, running, kept, names_steps=self._batched)
+        for dispatch in news.dispatches:
+            self._outbox.dispatch(dispatch)
+        for command in news.cancels:
+            self._outbox.cancel(command.step_run_id, command.reason)
+        for job_id in news.released:
+            self._outbox.release(job_id)
+        self._parts.channels.take_dispatches(self._outbox)
+        self._parts.dispatch.wake()
+
+    async def _send(self) -> None:
+        agent_id = str(self._agent_id)
+        while (outgoing := await self._outbox.take()) is not None:
+            for response in convert.responses(outgoing, agent_id, batched=self._batched):
+                await self._write(response)
+        if self._outbox.superseded:
+            raise WriteConflict("the agent has opened another channel")

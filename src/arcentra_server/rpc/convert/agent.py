@@ -1,0 +1,180 @@
+"""Agents' messages: reports in, dispatches and refusals out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from uuid import UUID
+
+from arcentra_api.admin.v1 import admin_pb2
+from arcentra_api.agent.v1 import agent_pb2
+from arcentra_api.steprun.v1 import steprun_pb2
+from arcentra_api.stream.v1 import stream_pb2
+from arcentra_server.db.agents import AgentRow
+from arcentra_server.domain.errors import ArcentraError, Fault, NotLeased, ValidationError
+from arcentra_server.domain.execution import StepReport
+from arcentra_server.domain.ids import parse_id
+from arcentra_server.domain.ledger import NOT_LEASED
+from arcentra_server.domain.states import FailureReason, StepStatus
+from arcentra_server.rpc.channels import LARGEST_DISPATCH, Outgoing, Refusal
+from arcentra_server.rpc.convert.dispatch import complete
+from arcentra_server.services.agents import AgentFacts
+
+_PREFIX = "STEP_RUN_STATUS_"
+_STATUS: dict[int, StepStatus] = {
+    number: StepStatus(name.removeprefix(_PREFIX))
+    for name, number in steprun_pb2.StepRunStatus.items()
+    if name != _PREFIX + "UNSPECIFIED"
+}
+_NUMBER = {status: steprun_pb2.StepRunStatus.Value(_PREFIX + status.value) for status in StepStatus}
+_REPORTABLE = frozenset(
+    {StepStatus.RUNNING, StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.TIMEOUT}
+)
+_REASONS = {reason.value: reason for reason in FailureReason}
+LARGEST_ERROR = 4_096
+LARGEST_LABELS = 200
+LARGEST_CAPACITY = 10_000
+
+AnyReport = agent_pb2.TaskStatus | agent_pb2.ReportStepRunStatusRequest | stream_pb2.StepRunStatusUpdate
+
+
+def report_from(message: AnyReport, agent_id: UUID, metrics: Mapping[str, str] | None = None) -> StepReport:
+    """Read a report of an agent.
+
+    Raises:
+        ValidationError: the status is none that an agent reports.
+        NotLeased: the id is not one.
+    """
+    status = _STATUS.get(message.status)
+    if status not in _REPORTABLE:
+        raise ValidationError.at("status", "an agent reports RUNNING, SUCCESS, FAILED, CANCELLED or TIMEOUT")
+    step_id = parse_id(message.step_run_id)
+    if step_id is None:
+        raise NotLeased(NOT_LEASED)
+    final = status is not StepStatus.RUNNING
+    return StepReport(
+        agent_id,
+        step_id,
+        status,
+        message.exit_code,
+        message.error_message[:LARGEST_ERROR].replace("\0", "\ufffd") if message.error_message else "",
+        _REASONS.get(message.failure_reason),
+        metrics or {},
+        message.log_size if final and message.HasField("log_size") else None,
+        message.attempt,
+        message.lease_token,
+    )
+
+
+def reports_from(message: agent_pb2.ConnectRequest, agent_id: UUID) -> tuple[list[StepReport], list[Refusal]]:
+    """Read the reports of one message, in order; those that cannot be read are refused at once."""
+    statuses = list(message.task_statuses)
+    if message.HasField("task_status"):
+        statuses.insert(0, message.task_status)
+    reports, refusals = [], []
+    for status in statuses:
+        try:
+            reports.append(report_from(status, agent_id, dict(status.metrics) if status.metrics else None))
+        except ArcentraError as error:
+            step_id = parse_id(status.step_run_id) or UUID(int=0)
+            refusals.append(Refusal(step_id, _STATUS.get(status.status, StepStatus.PENDING), error.reason, str(error)))
+    return reports, refusals
+
+
+def acks_of(message: agent_pb2.ConnectRequest) -> Iterator[agent_pb2.TaskAck]:
+    """Yield the acknowledgements of one message."""
+    if message.HasField("task_ack"):
+        yield message.task_ack
+    yield from message.task_acks
+
+
+def responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
+    """Yield the messages of what goes out: one for a client that takes batches, one a step run for the others."""
+    size = LARGEST_DISPATCH if batched else 1
+    dispatches = outgoing.dispatches
+    chunks = [dispatches[start : start + size] for start in range(0, len(dispatches), size)]
+    first = True
+    for chunk in chunks:
+        response = agent_pb2.ConnectResponse(agent_id=agent_id, command_id=str(chunk[0].lease_id))
+        response.task_dispatch.step_runs.extend([complete(dispatch) for dispatch in chunk])
+        if first and batched:
+            _add_news(response, outgoing)
+        first = False
+        yield response
+    if batched:
+        if first:
+            response = agent_pb2.ConnectResponse(agent_id=agent_id)
+            _add_news(response, outgoing)
+            yield response
+        return
+    cancels = {**outgoing.cancels, **{refusal.step_id: refusal.message for refusal in outgoing.refusals}}
+    for step_id, reason in cancels.items():
+        cancel = agent_pb2.TaskCancel(step_run_id=str(step_id), reason=reason)
+        yield agent_pb2.ConnectResponse(agent_id=agent_id, task_cancel=cancel)
+
+
+def _add_news(response: agent_pb2.ConnectResponse, outgoing: Outgoing) -> None:
+    response.acked_sequence = outgoing.acked_sequence
+    for refusal in outgoing.refusals:
+        response.refusals.add(
+            step_run_id=str(refusal.step_id),
+            status=_NUMBER[refusal.status],
+            reason=refusal.reason,
+            message=refusal.message,
+        )
+    for step_id, reason in outgoing.cancels.items():
+        response.task_cancels.add(step_run_id=str(step_id), reason=reason)
+    response.released_job_ids.extend(str(job_id) for job_id in outgoing.releases)
+    response.reconnect = outgoing.reconnect
+
+
+def facts_from(message: agent_pb2.RegisterRequest, address: str) -> AgentFacts:
+    """Read what an agent says of itself; `os` and `arch` are labels too, unless it sets them itself.
+
+    Raises:
+        ValidationError: a label or the capacity has a fault.
+    """
+    faults = check_labels(message.labels)
+    if not 0 <= message.max_concurrent_step_runs <= LARGEST_CAPACITY:
+        faults.append(Fault("max_concurrent_step_runs", f"is 1 to {LARGEST_CAPACITY}"))
+    if len(message.agent_name) > 128:
+        faults.append(Fault("agent_name", "is at most 128 characters"))
+    if faults:
+        raise ValidationError(faults)
+    derived = {key: value for key, value in (("os", message.os), ("arch", message.arch)) if value}
+    return AgentFacts(
+        name=message.agent_name,
+        ip=message.ip or address,
+        os=message.os,
+        arch=message.arch,
+        version=message.version,
+        capacity=message.max_concurrent_step_runs or 1,
+        labels={**derived, **message.labels},
+    )
+
+
+def check_labels(labels: Mapping[str, str]) -> list[Fault]:
+    """Return the faults of labels: their number, and the length of their names and values."""
+    if len(labels) > LARGEST_LABELS:
+        return [Fault("labels", f"{len(labels)} labels, more than {LARGEST_LABELS}")]
+    return [
+        Fault(f"labels[{key[:80]!r}]", "a label has a name of 1 to 128 and a value of at most 256 characters, no NUL")
+        for key, value in labels.items()
+        if not 0 < len(key) <= 128 or len(value) > 256 or "\0" in key + value
+    ]
+
+
+def agent_to(row: AgentRow) -> admin_pb2.AgentDetail:
+    """Return an agent as it is listed."""
+    return admin_pb2.AgentDetail(
+        agent_id=str(row.id),
+        name=row.name,
+        status=agent_pb2.AgentStatus.Value(f"AGENT_STATUS_{row.status.value}"),
+        labels=dict(row.labels),
+        max_concurrent_step_runs=row.capacity,
+        running_step_runs_count=row.running,
+        last_heartbeat=int(row.last_contact_at.timestamp()) if row.last_contact_at else 0,
+        os=row.os,
+        arch=row.arch,
+        version=row.version,
+        ip=row.ip,
+    )

@@ -1,0 +1,278 @@
+"""Read a tree of nodes by field: strict about keys, lenient about scalars, and every fault with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import yaml
+
+from arcentra_server.domain.errors import Fault, ValidationError
+from arcentra_server.rpc.convert.fields import NOT_AVAILABLE, Findings
+from arcentra_server.rpc.convert.yaml_nodes import (
+    DEEPEST,
+    NULL,
+    Node,
+    Place,
+    ScalarError,
+    check_tag,
+    compose,
+    text_of,
+    truth_of,
+    value_of,
+)
+
+MOST_EXPANSIONS = 100
+LARGEST_EXPANDED = 4 * 1024 * 1024
+_MERGE = "merge keys are not supported: write the keys out, or give a whole value an anchor"
+
+T = TypeVar("T")
+
+
+class Reader(Findings):
+    """The state of reading one document.
+
+    Faults are found by path; a path has a place when its node was read. Where something of a wrong type stood, what
+    is read in its stead has faults of its own, which are not shown.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = compose(text)
+        self._places: dict[str, Place] = {}
+        self._placed: list[tuple[Place, Fault]] = []
+        self._replaced: set[str] = set()
+        self._seen: set[int] = set()
+        self._expansions = 0
+        self._size = 0
+
+    def visit(self, node: Node, path: str) -> None:
+        """Note where the node of a path is; keep the document, with its aliases expanded, within limits.
+
+        Raises:
+            ValidationError: a limit is passed.
+        """
+        place = self._places.setdefault(path, Place.start_of(node))
+        if id(node) in self._seen:
+            self._expansions += 1
+            if self._expansions > MOST_EXPANSIONS:
+                raise _error([(place, Fault(path, f"more than {MOST_EXPANSIONS} values come from aliases"))])
+        self._seen.add(id(node))
+        self._size += 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+        if self._size > LARGEST_EXPANDED:
+            limit = f"the document has more than {LARGEST_EXPANDED} characters once its aliases are expanded"
+            raise _error([(place, Fault(path, limit))])
+        if fault := check_tag(node):
+            self.add(path, fault)
+
+    def add_at(self, place: Place, path: str, message: str) -> None:
+        """Note a fault that has a place of its own."""
+        self._placed.append((place, Fault(path, message)))
+
+    def expected(self, what: str, node: Node, path: str) -> None:
+        """Note that something else stands where `what` is wanted."""
+        self._replaced.add(path)
+        self.add(path, f"expected {what}, found {_kind(node)}")
+
+    def scalar(self, convert: Callable[[yaml.ScalarNode], T], node: yaml.ScalarNode, path: str, otherwise: T) -> T:
+        try:
+            return convert(node)
+        except ScalarError as error:
+            self.add(path, str(error))
+            return otherwise
+
+    def pairs(self, node: Node, path: str) -> Iterator[tuple[str, yaml.ScalarNode, Node]]:
+        """Yield the entries of a mapping, keys as they are written; what has no usable key is a fault."""
+        if not isinstance(node, yaml.MappingNode):
+            self.expected("a mapping", node, path)
+            return
+        first: dict[str, Place] = {}
+        for key, value in node.value:
+            place = Place.start_of(key)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == NULL:
+                self.add_at(place, path, f"a key is a string, found {_kind(key)}")
+                continue
+            name = self.scalar(text_of, key, path, "")
+            if name in first:
+                self.add_at(place, _child(path, name), f"is given twice, first in {first[name]}")
+                continue
+            first[name] = place
+            yield name, key, value
+
+    def value(self, node: Node, path: str, depth: int = 1) -> Any:
+        """Return free-form data; all of it has the place of its outermost node."""
+        self.visit(node, path)
+        if depth > DEEPEST:
+            raise _error([(Place.start_of(node), Fault(path, f"nested deeper than {DEEPEST}"))])
+        if isinstance(node, yaml.MappingNode):
+            entries: dict[str, Any] = {}
+            for name, _, value in self.pairs(node, path):
+                entries[name] = self.value(value, path, depth + 1)
+            return entries
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, path, depth + 1) for item in node.value]
+        return self.scalar(value_of, node, path, None)
+
+    def finish(self, checked: Sequence[Fault]) -> None:
+        """Raise all faults, in the order of the document: those of reading, and those that were `checked` later.
+
+        Raises:
+            ValidationError: there are any.
+        """
+        found = {fault.path for fault in self.faults}
+        later = [fault for fault in checked if fault.path not in found and not self._is_replaced(fault.path)]
+        placed = [(self._place(fault.path), fault) for fault in (*self.faults, *later)]
+        if faults := sorted([*self._placed, *placed], key=lambda entry: entry[0]):
+            raise _error(faults)
+
+    def _is_replaced(self, path: str) -> bool:
+        return any(parent in self._replaced for parent in _upwards(path))
+
+    def _place(self, path: str) -> Place:
+        """Return the place of a path; of something that is not there, that of what it is missing in."""
+        return next((self._places[parent] for parent in _upwards(path) if parent in self._places), Place(1, 1))
+
+
+class Fields:
+    """A mapping with known keys, which may be written in snake_case and in camelCase. A null is an absent value."""
+
+    def __init__(
+        self, reader: Reader, node: Node, path: str, known: Collection[str], unavailable: Collection[str] = ()
+    ) -> None:
+        self.reader = reader
+        self.base = path
+        self._nodes: dict[str, Node] = {}
+        self._read(node, known, unavailable)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._nodes
+
+    def path(self, name: str) -> str:
+        return _child(self.base, name)
+
+    def text(self, name: str) -> str:
+        """Return a string; numbers and booleans are taken as they are written."""
+        return self._text(self._nodes[name], self.path(name)) if name in self else ""
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        if name not in self:
+            return default
+        value = truth_of(self._nodes[name])
+        if value is None:
+            self.reader.expected("true or false", self._nodes[name], self.path(name))
+            return default
+        return value
+
+    def duration(self, name: str) -> int | None:
+        return self.reader.duration(self.text(name), self.path(name))
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Return a mapping of strings with free keys."""
+        entries: dict[str, str] = {}
+        if name in self:
+            path = self.path(name)
+            for key, _, value in self.reader.pairs(self._nodes[name], path):
+                where = f"{path}[{key[:80]!r}]"
+                self.reader.visit(value, where)
+                entries[key] = self._text(value, where)
+        return entries
+
+    def data(self, name: str) -> dict[str, Any]:
+        """Return free-form data, which is a mapping."""
+        if name not in self:
+            return {}
+        value = self.reader.value(self._nodes[name], self.path(name))
+        if isinstance(value, dict):
+            return value
+        self.reader.expected("a mapping", self._nodes[name], self.path(name))
+        return {}
+
+    def list_of_text(self, name: str) -> list[str]:
+        return [self._text(node, path) for node, path in self._items(name)]
+
+    def one(self, name: str, known: Collection[str], unavailable: Collection[str] = ()) -> Fields | None:
+        """Return a mapping with known keys, None when it is absent."""
+        return Fields(self.reader, self._nodes[name], self.path(name), known, unavailable) if name in self else None
+
+    def each(self, name: str, known: Collection[str], unavailable: Collection[str] = ()) -> Iterator[Fields]:
+        """Yield each mapping of a list."""
+        for node, path in self._items(name):
+            yield Fields(self.reader, node, path, known, unavailable)
+
+    def _items(self, name: str) -> Iterator[tuple[Node, str]]:
+        if name not in self:
+            return
+        node, path = self._nodes[name], self.path(name)
+        if not isinstance(node, yaml.SequenceNode):
+            self.reader.expected("a list", node, path)
+            return
+        for index, item in enumerate(node.value):
+            where = f"{path}[{index}]"
+            self.reader.visit(item, where)
+            yield item, where
+
+    def _text(self, node: Node, path: str) -> str:
+        if isinstance(node, yaml.ScalarNode) and node.tag != NULL:
+            return self.reader.scalar(text_of, node, path, "")
+        self.reader.expected('a string ("" for an empty one)' if node.tag == NULL else "a string", node, path)
+        return ""
+
+    def _read(self, node: Node, known: Collection[str], unavailable: Collection[str]) -> None:
+        spellings = {spelling: name for name in (*known, *unavailable) for spelling in (name, _camel(name))}
+        first: dict[str, Place] = {}
+        for key, key_node, value in self.reader.pairs(node, self.base):
+            place = Place.start_of(key_node)
+            name = spellings.get(key)
+            if name is None:
+                self.reader.add_at(place, self.path(key[:80]), _unknown(key, spellings))
+            elif name in unavailable:
+                self.reader.add_at(place, self.path(name), NOT_AVAILABLE)
+            elif name in first:
+                self.reader.add_at(place, self.path(name), f"is given twice, first in {first[name]}")
+            else:
+                first[name] = place
+                self.reader.visit(value, self.path(name))
+                if value.tag != NULL:
+                    self._nodes[name] = value
+
+
+def _unknown(key: str, spellings: Collection[str]) -> str:
+    if key == "<<":
+        return _MERGE
+    close = get_close_matches(key, spellings, n=1)
+    return f"unknown key; did you mean {close[0]!r}?" if close else f"unknown key {key[:80]!r}"
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
+
+
+def _child(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """Yield a path and those above it: `jobs[0].name`, `jobs[0]`, `jobs`, the root."""
+    while path:
+        yield path
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    yield ""
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    return "nothing" if node.tag == NULL else repr(node.value[:64])
+
+
+def _error(placed: Sequence[tuple[Place, Fault]]) -> ValidationError:
+    error = ValidationError([Fault(fault.path, f"{place}: {fault.message}") for place, fault in placed])
+    # As editors and compilers have it, the place goes first; the faults keep their paths for programs.
+    error.args = (
+        "; ".join(f"{place}: {f'{fault.path}: ' if fault.path else ''}{fault.message}" for place, fault in placed),
+    )
+    return error

@@ -1,0 +1,161 @@
+"""What surrounds every call: who calls, whether they may, what is malformed, and what an error becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from grpc import aio
+
+from arcentra_server.domain.errors import ArcentraError, Forbidden, Unauthenticated, ValidationError
+from arcentra_server.domain.identity import Caller, Role
+from arcentra_server.rpc.context import CALLER, Context
+from arcentra_server.rpc.interceptors.errors import to_status
+from arcentra_server.rpc.policy import POLICY, PUBLIC
+from arcentra_server.services.auth import INVALID, AuthService
+
+UNARY_SECONDS = 30.0
+# A long poll waits up to a minute by itself.
+LONG_CALLS = {"/agent.v1.AgentService/FetchStepRun": 75.0}
+ANYBODY = Caller("", "", Role.VIEWER)
+
+_log = structlog.get_logger()
+
+
+class _Malformed:
+    """Stands for a message that could not be parsed. grpc would answer it with UNKNOWN and the parser's words."""
+
+
+_MALFORMED = _Malformed()
+_BEARER = "Bearer "
+
+
+class Guard(aio.ServerInterceptor):
+    """Wraps each method once; the wrapped handler serves all calls of it."""
+
+    def __init__(self, auth: AuthService, observe: Callable[[str, str], None]) -> None:
+        self._auth = auth
+        self._observe = observe
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the guarded handler of a method; None, which becomes UNIMPLEMENTED, when there is no such method."""
+        method = handler_call_details.method
+        handler = self._wrapped.get(method)
+        if handler is None:
+            inner = await continuation(handler_call_details)
+            if inner is None or method not in POLICY:
+                return None
+            handler = self._wrapped[method] = self._wrap(method, inner)
+        return handler
+
+    def _wrap(self, method: str, inner: Any) -> Any:
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[inner.request_streaming, inner.response_streaming]
+        behaviour = inner.unary_unary or inner.unary_stream or inner.stream_unary or inner.stream_stream
+        handle = self._streaming(method, behaviour) if inner.response_streaming else self._answering(method, behaviour)
+        return make(handle, _tolerant(inner.request_deserializer), inner.response_serializer)
+
+    def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        seconds = LONG_CALLS.get(method, UNARY_SECONDS)
+
+        async def call(request: Any, context: Context) -> Any:
+            try:
+                CALLER.set(await self._admit(method, context))
+                if hasattr(request, "__aiter__"):
+                    answer = await behaviour(_checked(request), context)
+                else:
+                    async with asyncio.timeout(seconds):
+                        answer = await behaviour(_parsed(request), context)
+            except Exception as error:  # noqa: BLE001 - whatever it is becomes a status here, and only here
+                await self._abort(method, context, error)
+            self._observe(method, "OK")
+            return answer
+
+        return call
+
+    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
+        async def call(request: Any, context: Context) -> None:
+            try:
+                CALLER.set(await self._admit(method, context))
+                answers = behaviour(_checked(request) if hasattr(request, "__aiter__") else _parsed(request), context)
+                if hasattr(answers, "__aiter__"):
+                    async for message in answers:
+                        await context.write(message)
+                else:
+                    await answers
+            except Exception as error:  # noqa: BLE001 - whatever it is becomes a status here, and only here
+                await self._abort(method, context, error)
+            self._observe(method, "OK")
+
+        return call
+
+    async def _admit(self, method: str, context: Context) -> Caller:
+        roles = POLICY[method]
+        if roles is PUBLIC:
+            return ANYBODY
+        credentials = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+        # Two identities on one call are a trick or a mistake, whichever of them would win.
+        if len(credentials) != 1 or not isinstance(credentials[0], str) or not credentials[0].startswith(_BEARER):
+            raise Unauthenticated(INVALID)
+        text = credentials[0][len(_BEARER) :]
+        caller = self._auth.cached(text) or await self._auth.authenticate(text, _address(context.peer()))
+        if caller.role not in roles:
+            raise Forbidden("role not allowed")
+        return caller
+
+    async def _abort(self, method: str, context: Context, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, (aio.AbortError, aio.BaseError, asyncio.CancelledError)):
+            raise error
+        if isinstance(error, ArcentraError):
+            status = to_status(error)
+            self._observe(method, status.code.name)
+            metadata = (*(status.trailing_metadata or ()), ("x-error-reason", error.reason))
+            await context.abort(status.code, status.details, metadata)
+        if isinstance(error, TimeoutError):
+            self._observe(method, "DEADLINE_EXCEEDED")
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the server gave this call up: it took too long")
+        error_id = secrets.token_hex(8)
+        self._observe(method, "INTERNAL")
+        _log.error("rpc_failed", method=method, error_id=error_id, exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, f"internal error (request {error_id})")
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data) if deserialize else data
+        except Exception:  # noqa: BLE001 - the parser's error says nothing that a caller should see
+            return _MALFORMED
+
+    return parse
+
+
+def _parsed(message: Any) -> Any:
+    if message is _MALFORMED:
+        raise ValidationError.at("", "malformed request")
+    return message
+
+
+async def _checked(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for message in messages:
+        yield _parsed(message)
+
+
+def _address(peer: str) -> str:
+    """Return the address of a peer without its port: `ipv4:127.0.0.1:4711` is `ipv4:127.0.0.1`."""
+    return peer.rpartition(":")[0] or peer

@@ -1,0 +1,20 @@
+"""What the agents' doors share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from arcentra_server.rpc.channels import AgentChannels
+from arcentra_server.services.agents import AgentService
+from arcentra_server.services.dispatch import DispatchService
+from arcentra_server.services.reports import ReportService
+
+
+@dataclass(frozen=True, slots=True)
+class AgentParts:
+    """The services behind Connect, FetchStepRun and AgentChannel, which are three doors to one dispatch."""
+
+    agents: AgentService
+    dispatch: DispatchService
+    reports: ReportService
+    channels: AgentChannels

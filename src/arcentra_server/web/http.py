@@ -1,0 +1,64 @@
+"""Health, readiness and metrics over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+Check = Callable[[], Awaitable[dict[str, str]]]
+"""Answers what is wrong, by part; nothing when all is well."""
+
+
+def make_app(ready: Check, registry: CollectorRegistry) -> Starlette:
+    """Build the application.
+
+    Args:
+        ready: Whether the server can do its work now.
+        registry: The metrics.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        faults = await ready()
+        return JSONResponse({"status": "unavailable" if faults else "ok", **faults}, 503 if faults else 200)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn on the loop of the process, whose signals are not its business."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                loop="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def bound_port(self) -> int:
+        """Return the port it listens on; only after `started`."""
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port

@@ -1,0 +1,111 @@
+"""Logs: cut into chunks that never change, copied from a pipe into a file without loss."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arcentra_agent.logs.cursor import Chunk, LogCursor
+from arcentra_agent.logs.spool import Spool
+
+
+def test_a_log_is_cut_without_hole_or_overlap() -> None:
+    cursor = LogCursor(chunk_bytes=10)
+    assert cursor.next_chunks(25, 10) == [Chunk(1, 0, 10), Chunk(2, 10, 10), Chunk(3, 20, 5)]
+    assert cursor.next_chunks(40, 2) == [Chunk(1, 0, 10), Chunk(2, 10, 10)]
+    cursor.store(2)
+    assert cursor.stored_bytes == 20
+    assert cursor.next_chunks(40, 2) == [Chunk(3, 20, 5), Chunk(4, 25, 10)]
+
+
+def test_an_empty_log_needs_no_batch() -> None:
+    cursor = LogCursor()
+    assert cursor.next_chunks(0, 10) == []
+    assert cursor.is_settled(0)
+
+
+@pytest.mark.parametrize(
+    ("refused", "stored", "given_up"),
+    [
+        ({}, 30, ""),
+        ({2: "DUPLICATE_SEQ"}, 30, ""),
+        ({2: "OUT_OF_ORDER", 3: "OUT_OF_ORDER"}, 10, ""),
+        ({1: "OUT_OF_ORDER"}, 0, ""),
+        ({2: "LIMIT_REACHED", 3: "LIMIT_REACHED"}, 10, "LIMIT_REACHED"),
+        ({1: "NOT_LEASED"}, 0, "NOT_LEASED"),
+    ],
+)
+def test_what_the_server_answers(refused: dict[int, str], stored: int, given_up: str) -> None:
+    cursor = LogCursor(chunk_bytes=10)
+    cursor.settle(cursor.next_chunks(30, 3), refused)
+    assert (cursor.stored_bytes, cursor.given_up) == (stored, given_up)
+    assert cursor.is_settled(30) == (stored == 30 or bool(given_up))
+
+
+def test_a_server_that_lost_what_it_had_gets_everything_again() -> None:
+    cursor = LogCursor(chunk_bytes=10)
+    cursor.settle(cursor.next_chunks(20, 2), {})
+    cursor.settle(cursor.next_chunks(30, 2), {3: "OUT_OF_ORDER"})
+    assert cursor.next_chunks(30, 5) == [Chunk(1, 0, 10), Chunk(2, 10, 10), Chunk(3, 20, 10)]
+
+
+@given(st.data())
+def test_resending_what_is_not_acknowledged_reaches_the_source(data: st.DataObject) -> None:
+    """Whatever grows, is lost or is answered late: the server's copy ends equal, with identical repetitions only."""
+    source = data.draw(st.binary(max_size=60))
+    cursor, server, seen = LogCursor(chunk_bytes=7), bytearray(), dict[int, Chunk]()
+    available = 0
+    while not cursor.is_settled(len(source)) or available < len(source):
+        available += data.draw(st.integers(0, len(source) - available)) if len(seen) < 200 else len(source) - available
+        sent = cursor.next_chunks(available, data.draw(st.integers(1, 4)))
+        for chunk in sent:
+            assert seen.setdefault(chunk.seq, chunk) == chunk
+            if chunk.offset == len(server):
+                server += source[chunk.offset : chunk.offset + chunk.size]
+        answer_arrives = data.draw(st.booleans())
+        if answer_arrives or not data.draw(st.booleans()):
+            cursor.settle(sent, {})
+        if not sent and available < len(source):
+            available += 1
+    assert bytes(server) == source
+
+
+def _unexpected(error: OSError) -> None:
+    raise AssertionError(f"the log could not be written: {error}")
+
+
+async def test_a_spool_keeps_every_byte_of_several_writers(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "log", _unexpected)
+    processes = [
+        await asyncio.create_subprocess_exec("seq", str(first), str(first + 99_999), stdout=spool.writer)
+        for first in (100_000, 200_000)
+    ]
+    for process in processes:
+        assert await process.wait() == 0
+    await spool.close()
+    lines = (tmp_path / "log").read_text()
+    assert len(lines) == spool.size == 2 * 100_000 * 7
+
+
+async def test_a_spool_ends_although_a_writer_escaped(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "log", _unexpected)
+    escaped = os.dup(spool.writer)
+    os.write(escaped, b"before")
+    await spool.close()
+    os.close(escaped)
+    assert (tmp_path / "log").read_bytes() == b"before"
+
+
+async def test_a_disk_that_is_full_is_told_once_and_output_goes_on(tmp_path: Path) -> None:
+    """/dev/full refuses every byte, as a full disk does."""
+    errors: asyncio.Queue[OSError] = asyncio.Queue()
+    (tmp_path / "log").symlink_to("/dev/full")
+    spool = Spool(tmp_path / "log", errors.put_nowait)
+    process = await asyncio.create_subprocess_exec("seq", "1000000", stdout=spool.writer)
+    assert await process.wait() == 0
+    await spool.close()
+    assert errors.qsize() == 1
+    assert spool.size == 0
