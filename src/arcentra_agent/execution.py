@@ -59,17 +59,20 @@ class PluginMissingError(Exception):
 
 
 class Execution:
-    """Runs a step once. `stop` may be called at any time and ends it with the outcome it is given."""
+    """Runs a step once. It may be cancelled at any time; once its last process has ended, that changes nothing."""
 
     def __init__(self, site: Site, run: agent_pb2.StepRun) -> None:
         self._site = site
         self._run = run
         self._stopped: Outcome | None = None
         self._deadline: asyncio.Timeout | None = None
+        self._is_over = False
         self.log: StepLog | None = None
 
     def cancel(self, reason: str) -> None:
         """Stop the step because somebody wants it stopped."""
+        if self._is_over:
+            return
         message = reason or "the step run was cancelled"
         self._stop(Outcome(steprun_pb2.STEP_RUN_STATUS_CANCELLED, _CANCELLED_CODE, message, "cancelled"))
 
@@ -141,6 +144,8 @@ class Execution:
                 raise
             message = f"the step ran longer than its time limit of {self._run.timeout}"
             return Outcome(steprun_pb2.STEP_RUN_STATUS_TIMEOUT, _TIMEOUT_CODE, message, "timeout")
+        finally:
+            self._is_over, self._deadline = True, None
 
     def _plugin(self) -> Plugin:
         if self._run.image:

@@ -8,12 +8,14 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 _PR_SET_CHILD_SUBREAPER = 36
+_LOOKS, _LOOK_PAUSE = 5, 0.01
 _PROC = Path("/proc")
 _log = structlog.get_logger("arcentra_agent")
 
@@ -27,10 +29,13 @@ def become_subreaper() -> None:
 
 
 def kill_orphans_of(step_run_id: str) -> int:
-    """Kill and reap every adopted process of a step run; return how many. Their own children follow them to the agent."""
+    """Kill and reap every adopted process of a step run; return how many. Their own children follow them to the agent.
+
+    It may take some time, so it is not for the event loop.
+    """
     mark = f"ARCENTRA_STEP_RUN_ID={step_run_id}".encode()
     killed = 0
-    while found := [pid for pid in _own_children() if mark in _environment(pid)]:
+    while found := [pid for pid in _own_children() if mark in _settled_environment(pid)]:
         for pid in found:
             _kill(pid)
             _reap(pid)
@@ -71,10 +76,20 @@ def _all_processes() -> Iterator[int]:
                 yield int(entry.name)
 
 
+def _settled_environment(pid: int) -> list[bytes]:
+    """Return the environment of a child; one that is just starting a program shows none for a moment."""
+    for _ in range(_LOOKS):
+        if (environment := _environment(pid)) or _state(pid) in {"", "Z"}:
+            return environment
+        time.sleep(_LOOK_PAUSE)
+    return []
+
+
 def _environment(pid: int) -> list[bytes]:
     """Return the environment a process was started with; empty for one that is gone, a zombie or another user's."""
     try:
-        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        content = (_PROC / str(pid) / "environ").read_bytes()
+        return content.split(b"\0") if content else []
     except OSError:
         return []
 

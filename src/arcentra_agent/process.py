@@ -57,28 +57,47 @@ class Launcher:
     async def _start(
         self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int
     ) -> Process:
+        # Shielded: cancelled half-way, asyncio would kill the program and leave what it has started meanwhile.
+        spawning = asyncio.ensure_future(_spawn(argv, cwd=cwd, env=env, stdout=stdout, stderr=stderr))
         self._starting += 1
+        spawning.add_done_callback(self._note_start)
         try:
-            process = await _spawn(argv, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
-            self.running.add(process.pid)
-            return process
-        finally:
-            self._starting -= 1
+            return await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            process = await spawning
+            try:
+                await self._stop(process)
+            finally:
+                await self._bury(process)
+            raise
+
+    def _note_start(self, spawning: asyncio.Future[Process]) -> None:
+        self._starting -= 1
+        if not spawning.cancelled() and spawning.exception() is None:
+            self.running.add(spawning.result().pid)
 
     async def _supervise(self, process: Process, end: Awaitable[_T]) -> _T:
         """Wait for the end of a process, and see that nothing of its group outlives it."""
         try:
             return await end
         except asyncio.CancelledError:
-            signal_group(process.pid, signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.kill_grace):
-                    await process.wait()
+            await self._stop(process)
             raise
         finally:
-            signal_group(process.pid, signal.SIGKILL)
-            await process.wait()
-            self.running.discard(process.pid)
+            await self._bury(process)
+
+    async def _stop(self, process: Process) -> None:
+        """Ask the group to end and give its leader time to do so."""
+        signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.kill_grace):
+                await process.wait()
+
+    async def _bury(self, process: Process) -> None:
+        """End whatever is left of the group."""
+        signal_group(process.pid, signal.SIGKILL)
+        await process.wait()
+        self.running.discard(process.pid)
 
 
 def exit_code_of(process: Process) -> int:

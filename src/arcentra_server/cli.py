@@ -44,10 +44,22 @@ DatabaseUrl = Annotated[
     ),
 ]
 GrpcListen = Annotated[
-    str | None, typer.Option("--grpc-listen", help="Default 127.0.0.1:9090; port 0 picks one.", metavar="HOST:PORT")
+    str | None,
+    typer.Option(
+        "--grpc-listen",
+        envvar="ARCENTRA_GRPC_LISTEN",
+        help="Default 127.0.0.1:9090; port 0 picks one.",
+        metavar="HOST:PORT",
+    ),
 ]
 HttpListen = Annotated[
-    str | None, typer.Option("--http-listen", help="Default 127.0.0.1:8080; port 0 picks one.", metavar="HOST:PORT")
+    str | None,
+    typer.Option(
+        "--http-listen",
+        envvar="ARCENTRA_HTTP_LISTEN",
+        help="Default 127.0.0.1:8080; port 0 picks one.",
+        metavar="HOST:PORT",
+    ),
 ]
 
 

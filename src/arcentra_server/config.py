@@ -5,13 +5,14 @@ Sources, the first wins: command line, environment (`ARCENTRA_GRPC__LISTEN`), th
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,13 @@ def _address(text: str) -> str:
     if not host or not port.isdigit() or int(port) > 65_535:
         raise ValueError("write HOST:PORT, for example 127.0.0.1:9090; port 0 picks a free one")
     return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -46,6 +54,17 @@ class GrpcConfig(BaseModel):
     listen: Address = "127.0.0.1:9090"
     drain_seconds: float = Field(default=10.0, ge=0, le=600)
     insecure: bool = False
+
+    @model_validator(mode="after")
+    def _loopback_or_said_so(self) -> Self:
+        """Refuse to send tokens in clear over a network by accident (security.md, S43)."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        if not self.insecure and host != "localhost" and not _is_loopback(host):
+            raise ValueError(
+                f"listen={self.listen} would take tokens in clear from the network: listen on 127.0.0.1 behind a proxy"
+                " that speaks TLS, or set grpc.insecure = true if the network is trusted"
+            )
+        return self
 
 
 class HttpConfig(BaseModel):

@@ -91,9 +91,11 @@ async def test_a_cancelled_step_gets_time_to_clean_up(stage: Stage, tmp_path: Pa
 
 
 async def test_stale_processes_are_found_by_their_workspace(tmp_path: Path) -> None:
-    root = tmp_path / "workspaces"
+    root, ready, never = tmp_path / "workspaces", Gate(tmp_path / "ready"), Gate(tmp_path / "never")
     env = {"PATH": os.environ["PATH"], "ARCENTRA_WORKSPACE": f"{root}/job-1"}
-    process = await asyncio.create_subprocess_exec("sleep", "1000", env=env, start_new_session=True)
+    script = f"echo > {ready.path}; read line < {never.path}"
+    process = await asyncio.create_subprocess_exec("sh", "-c", script, env=env, start_new_session=True)
+    await ready.passed()
     assert orphans.kill_stale(tmp_path / "work") == 0
     assert orphans.kill_stale(root) == 1
     assert await process.wait() == -9

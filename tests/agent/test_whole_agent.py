@@ -222,6 +222,21 @@ async def test_a_log_the_server_does_not_want_does_not_hold_the_end_up(plane: Fa
     assert end_of(step).log_size == sum(len(str(number)) + 1 for number in range(1, 1001))
 
 
+async def test_a_cancel_that_comes_after_the_end_changes_nothing(plane: FakeControlPlane, tmp_path: Path) -> None:
+    told = Gate(tmp_path / "told")
+    async with running_agent(plane, tmp_path / "work"):
+        plane.lose_log_answers = 1_000_000
+        step = plane.dispatch("step-1", args=script("echo all there is", f"echo > {told.path}"))
+        await told.passed()
+        await plane.until(lambda: step.duplicates)
+        plane.cancel("step-1")
+        await plane.heartbeat(lambda beat: beat.running_step_run_ids == ["step-1"])
+        plane.lose_log_answers = 0
+        await plane.until(lambda: step.end)
+    assert step.statuses == ["RUNNING", "SUCCESS"]
+    assert bytes(step.log) == b"all there is\n"
+
+
 async def test_the_server_asks_for_another_stream(plane: FakeControlPlane, tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
     async with running_agent(plane, tmp_path / "work"):

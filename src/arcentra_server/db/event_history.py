@@ -27,7 +27,7 @@ async def read_between(
         rows = await tx.fetch(_SELECT + " ORDER BY id LIMIT $3", after, last, limit)
     else:
         rows = await tx.fetch(_SELECT + " AND run_id = ANY($4) ORDER BY id LIMIT $3", after, last, limit, list(run_ids))
-    return [EventRow(*row[:3], Resource(row[3]), *row[4:]) for row in rows]
+    return [EventRow(row[0], row[1], row[2], Resource(row[3]), *row[4:]) for row in rows]
 
 
 async def touched_after(tx: Tx, after: int, run_ids: Collection[UUID]) -> frozenset[UUID]:

@@ -38,6 +38,8 @@ AGENTS = """
 
 @dataclass(frozen=True, slots=True)
 class StepDetail:
+    """A step run: where it belongs, and how it ended if it has."""
+
     job_name: str
     name: str
     agent_id: UUID | None
@@ -50,6 +52,8 @@ class StepDetail:
 
 @dataclass(frozen=True, slots=True)
 class JobDetail:
+    """A job run."""
+
     name: str
     started_at: datetime | None
     finished_at: datetime | None
@@ -57,6 +61,8 @@ class JobDetail:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
+    """A pipeline run."""
+
     namespace: str
     pipeline_name: str
     started_at: datetime | None
@@ -65,6 +71,8 @@ class RunDetail:
 
 @dataclass(frozen=True, slots=True)
 class AgentDetail:
+    """An agent, as it is now. `running` counts its leases; `labels` are those in force."""
+
     name: str
     ip: str
     capacity: int
@@ -78,6 +86,7 @@ Detail = StepDetail | JobDetail | RunDetail | AgentDetail
 
 
 def step_detail(row: Row) -> StepDetail:
+    """Read a row of STEPS."""
     return StepDetail(
         row["job_name"],
         row["name"],
@@ -91,14 +100,17 @@ def step_detail(row: Row) -> StepDetail:
 
 
 def job_detail(row: Row) -> JobDetail:
+    """Read a row of JOBS."""
     return JobDetail(row["name"], row["started_at"], row["finished_at"])
 
 
 def run_detail(row: Row) -> RunDetail:
+    """Read a row of RUNS."""
     return RunDetail(row["namespace"], row["pipeline_name"], row["started_at"], row["finished_at"])
 
 
 def agent_detail(row: Row) -> AgentDetail:
+    """Read a row of AGENTS."""
     return AgentDetail(
         row["name"],
         row["ip"],

@@ -45,16 +45,19 @@ class LogService:
         self._limit = limit
         self._batcher: Batcher[tuple[UUID, LogBatch], Verdict] = Batcher(self._commit, largest=_COMMIT_BATCHES)
         self._followers: dict[UUID, set[asyncio.Event]] = {}
-        self._closed = False
+        self._ending = False
 
     async def run(self) -> None:
         """Commit what is handed in until `close`."""
         await self._batcher.run()
 
     def close(self) -> None:
-        """Take nothing more, and end the streams of followers."""
-        self._closed = True
+        """Take nothing more; `run` returns when it has committed the rest."""
         self._batcher.close()
+
+    def end_followers(self) -> None:
+        """End the streams of those who follow: the server stops."""
+        self._ending = True
         self.wake(list(self._followers))
 
     def wake(self, step_ids: Iterable[UUID]) -> None:
@@ -124,7 +127,7 @@ class LogService:
                     yield piece
                 if not follow or view.complete:
                     break
-                if self._closed:
+                if self._ending:
                     raise Unavailable("the server is stopping")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):

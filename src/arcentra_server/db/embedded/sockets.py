@@ -18,14 +18,14 @@ _PREFIX = "arcentra-pg-"
 def make_socket_dir(layout: Layout, launcher: Launcher) -> Path:
     """Make a private, empty directory for the socket, and remove that of an earlier start.
 
-    It stands in the data directory; if that path is too long for a socket it stands in the temporary directory, and a
+    It stands in the data directory; if that path will not do for a socket it stands in the temporary directory, and a
     link in the data directory leads to it, by which the next start finds and removes it should this one be killed.
 
     Raises:
-        LaunchError: no place has a short enough path.
+        LaunchError: no place has a path that will do.
     """
     remove_socket_dir(layout)
-    if _fits(layout.socket_dir):
+    if _usable(layout.socket_dir):
         layout.socket_dir.mkdir(mode=0o700)
         launcher.own(layout.socket_dir)
         return layout.socket_dir
@@ -60,13 +60,14 @@ def _belongs_to_us(target: Path, link: Path) -> bool:
 
 def _temporary_dir() -> Path:
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a private directory below it
-        if _fits(Path(parent) / f"{_PREFIX}12345678"):
+        if _usable(Path(parent) / f"{_PREFIX}12345678"):
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     raise LaunchError(
-        f"the paths of the data directory and of {tempfile.gettempdir()} are too long for a Unix socket "
-        f"(over {_LONGEST_SOCKET_PATH} bytes): choose a shorter data directory or set TMPDIR to a shorter one"
+        f"the paths of the data directory and of {tempfile.gettempdir()} will not do for a Unix socket (over "
+        f"{_LONGEST_SOCKET_PATH} bytes with its name, or a comma): choose another data directory or set TMPDIR to one"
     )
 
 
-def _fits(directory: Path) -> bool:
-    return len(os.fsencode(directory / f".s.PGSQL.{PORT}")) <= _LONGEST_SOCKET_PATH
+def _usable(directory: Path) -> bool:
+    # Clients take a comma for the end of one host and the begin of the next.
+    return "," not in str(directory) and len(os.fsencode(directory / f".s.PGSQL.{PORT}")) <= _LONGEST_SOCKET_PATH

@@ -83,11 +83,11 @@ def step_from_proto(
 
 def selector_from_proto(message: AnySelector, path: str, findings: Findings) -> Selector:
     """Read a selector: its expressions in their order, so that later faults name them, then the labels to match."""
-    terms = []
     expressions: Sequence[AnyExpression] = message.match_expressions
-    for index, expression in enumerate(expressions):
-        operator = findings.operator(expression.operator, f"{path}.match_expressions[{index}].operator")
-        terms.append(Term(expression.key, operator, tuple(expression.values)))
+    terms = [
+        findings.term(expression.key, expression.operator, expression.values, f"{path}.match_expressions[{index}]")
+        for index, expression in enumerate(expressions)
+    ]
     return Selector((*terms, *label_terms(message.match_labels, path, findings)))
 
 

@@ -108,7 +108,7 @@ def _source(fields: Fields | None) -> GitSource | None:
         return None
     kind = fields.text("type")
     if kind.lower() != "git":
-        fields.reader.add(fields.path("type"), f"{kind[:64]!r} is not a kind of source: write git")
+        fields.reader.add(fields.path("type"), _wrong_kind(kind, "git"))
     if "auth" in fields:
         fields.reader.add(fields.path("auth"), NO_AUTH)
     return GitSource(fields.text("repo"), fields.text("branch"))
@@ -122,8 +122,11 @@ def _selector(fields: Fields | None) -> Selector | None:
 
 
 def _term(fields: Fields) -> Term:
-    operator = fields.reader.operator(fields.text("operator"), fields.path("operator"))
-    return Term(fields.text("key"), operator, tuple(fields.list_of_text("values")))
+    return fields.reader.term(fields.text("key"), fields.text("operator"), fields.list_of_text("values"), fields.base)
+
+
+def _wrong_kind(kind: str, wanted: str) -> str:
+    return f"{kind[:64]!r} is not known: write {wanted}" if kind else f"is required: write {wanted}"
 
 
 def _check_triggers(fields: Fields) -> None:
@@ -132,7 +135,7 @@ def _check_triggers(fields: Fields) -> None:
         kind = trigger.text("type")
         name = kind.upper()
         if name not in TriggerType.__members__:
-            trigger.reader.add(trigger.path("type"), f"{kind[:64]!r} is not a kind of trigger: write manual")
+            trigger.reader.add(trigger.path("type"), _wrong_kind(kind, "manual"))
         elif name != TriggerType.MANUAL:
             trigger.reader.add(trigger.path("type"), f"{name} {NOT_AVAILABLE}")
         elif trigger.data("options"):

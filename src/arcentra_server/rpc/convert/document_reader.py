@@ -42,7 +42,7 @@ class Reader(Findings):
         super().__init__()
         self.root = compose(text)
         self._places: dict[str, Place] = {}
-        self._placed: list[tuple[Place, Fault]] = []
+        self._faults_at: list[Place] = []
         self._replaced: set[str] = set()
         self._seen: set[int] = set()
         self._expansions = 0
@@ -65,55 +65,59 @@ class Reader(Findings):
             limit = f"the document has more than {LARGEST_EXPANDED} characters once its aliases are expanded"
             raise _error([(place, Fault(path, limit))])
         if fault := check_tag(node):
-            self.add(path, fault)
+            self.add(path, fault, Place.start_of(node))
 
-    def add_at(self, place: Place, path: str, message: str) -> None:
-        """Note a fault that has a place of its own."""
-        self._placed.append((place, Fault(path, message)))
+    def add(self, path: str, message: str, place: Place | None = None) -> None:
+        super().add(path, message)
+        self._faults_at.append(place or self._place(path))
 
     def expected(self, what: str, node: Node, path: str) -> None:
         """Note that something else stands where `what` is wanted."""
+        self.add(path, f"expected {what}, found {_kind(node)}", Place.start_of(node))
         self._replaced.add(path)
-        self.add(path, f"expected {what}, found {_kind(node)}")
 
     def scalar(self, convert: Callable[[yaml.ScalarNode], T], node: yaml.ScalarNode, path: str, otherwise: T) -> T:
         try:
             return convert(node)
         except ScalarError as error:
-            self.add(path, str(error))
+            self.add(path, str(error), Place.start_of(node))
             return otherwise
 
-    def pairs(self, node: Node, path: str) -> Iterator[tuple[str, yaml.ScalarNode, Node]]:
-        """Yield the entries of a mapping, keys as they are written; what has no usable key is a fault."""
+    def pairs(self, node: Node, path: str) -> Iterator[tuple[str, Place, Node]]:
+        """Yield the entries of a mapping: key as it is written, its place, value. What has no such key is a fault."""
         if not isinstance(node, yaml.MappingNode):
             self.expected("a mapping", node, path)
             return
-        first: dict[str, Place] = {}
         for key, value in node.value:
             place = Place.start_of(key)
-            if not isinstance(key, yaml.ScalarNode) or key.tag == NULL:
-                self.add_at(place, path, f"a key is a string, found {_kind(key)}")
-                continue
-            name = self.scalar(text_of, key, path, "")
-            if name in first:
-                self.add_at(place, _child(path, name), f"is given twice, first in {first[name]}")
-                continue
-            first[name] = place
-            yield name, key, value
+            if isinstance(key, yaml.ScalarNode) and key.tag != NULL:
+                yield self.scalar(text_of, key, path, ""), place, value
+            else:
+                self.add(path, f"a key is a string, found {_kind(key)}", place)
+
+    def free_pairs(self, node: Node, path: str) -> Iterator[tuple[str, Node]]:
+        """Yield the entries of a mapping whose keys are the author's own."""
+        first: dict[str, Place] = {}
+        for key, place, value in self.pairs(node, path):
+            if key in first:
+                self.add(f"{path}[{key[:80]!r}]", f"is given twice, first in {first[key]}", place)
+            else:
+                first[key] = place
+                yield key, value
 
     def value(self, node: Node, path: str, depth: int = 1) -> Any:
-        """Return free-form data; all of it has the place of its outermost node."""
-        self.visit(node, path)
+        """Return the free-form data of a node that was visited; all of it has the place of its outermost node."""
         if depth > DEEPEST:
             raise _error([(Place.start_of(node), Fault(path, f"nested deeper than {DEEPEST}"))])
-        if isinstance(node, yaml.MappingNode):
-            entries: dict[str, Any] = {}
-            for name, _, value in self.pairs(node, path):
-                entries[name] = self.value(value, path, depth + 1)
-            return entries
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(value_of, node, path, None)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, path, depth + 1) for item in node.value]
-        return self.scalar(value_of, node, path, None)
+            return [self._inner(item, path, depth) for item in node.value]
+        return {key: self._inner(value, path, depth) for key, value in self.free_pairs(node, path)}
+
+    def _inner(self, node: Node, path: str, depth: int) -> Any:
+        self.visit(node, path)
+        return self.value(node, path, depth + 1)
 
     def finish(self, checked: Sequence[Fault]) -> None:
         """Raise all faults, in the order of the document: those of reading, and those that were `checked` later.
@@ -122,13 +126,15 @@ class Reader(Findings):
             ValidationError: there are any.
         """
         found = {fault.path for fault in self.faults}
-        later = [fault for fault in checked if fault.path not in found and not self._is_replaced(fault.path)]
-        placed = [(self._place(fault.path), fault) for fault in (*self.faults, *later)]
-        if faults := sorted([*self._placed, *placed], key=lambda entry: entry[0]):
-            raise _error(faults)
+        faults = list(zip(self._faults_at, self.faults, strict=True))
+        faults += [(self._place(fault.path), fault) for fault in checked if fault.path not in found]
+        shown = [entry for entry in faults if not self._follows(entry[1].path)]
+        if shown:
+            raise _error(sorted(shown, key=lambda entry: entry[0]))
 
-    def _is_replaced(self, path: str) -> bool:
-        return any(parent in self._replaced for parent in _upwards(path))
+    def _follows(self, path: str) -> bool:
+        """Answer whether a fault is only of what was read in the stead of something of a wrong type."""
+        return any(parent in self._replaced for parent in _upwards(path) if parent != path)
 
     def _place(self, path: str) -> Place:
         """Return the place of a path; of something that is not there, that of what it is missing in."""
@@ -173,7 +179,7 @@ class Fields:
         entries: dict[str, str] = {}
         if name in self:
             path = self.path(name)
-            for key, _, value in self.reader.pairs(self._nodes[name], path):
+            for key, value in self.reader.free_pairs(self._nodes[name], path):
                 where = f"{path}[{key[:80]!r}]"
                 self.reader.visit(value, where)
                 entries[key] = self._text(value, where)
@@ -222,15 +228,14 @@ class Fields:
     def _read(self, node: Node, known: Collection[str], unavailable: Collection[str]) -> None:
         spellings = {spelling: name for name in (*known, *unavailable) for spelling in (name, _camel(name))}
         first: dict[str, Place] = {}
-        for key, key_node, value in self.reader.pairs(node, self.base):
-            place = Place.start_of(key_node)
+        for key, place, value in self.reader.pairs(node, self.base):
             name = spellings.get(key)
             if name is None:
-                self.reader.add_at(place, self.path(key[:80]), _unknown(key, spellings))
+                self.reader.add(self.path(key[:80]), _unknown(key, spellings), place)
             elif name in unavailable:
-                self.reader.add_at(place, self.path(name), NOT_AVAILABLE)
+                self.reader.add(self.path(name), NOT_AVAILABLE, place)
             elif name in first:
-                self.reader.add_at(place, self.path(name), f"is given twice, first in {first[name]}")
+                self.reader.add(self.path(name), f"is given twice, first in {first[name]}", place)
             else:
                 first[name] = place
                 self.reader.visit(value, self.path(name))

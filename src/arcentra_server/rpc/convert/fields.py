@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from arcentra_server.domain.durations import parse_duration
 from arcentra_server.domain.errors import Fault, ValidationError
 from arcentra_server.domain.ids import parse_id
-from arcentra_server.domain.selectors import Operator
+from arcentra_server.domain.selectors import Operator, Term
 from arcentra_server.rpc.context import existing_id
 
 NOT_AVAILABLE = "is not available in this version"
@@ -39,12 +40,13 @@ class Findings:
             self.add(path, str(error))
             return None
 
-    def operator(self, text: str, path: str) -> Operator:
+    def term(self, key: str, operator: str, values: Sequence[str], path: str) -> Term:
+        """Return the condition of a selector; `path` is that of the expression."""
         try:
-            return Operator(text)
+            return Term(key, Operator(operator), tuple(values))
         except ValueError:
-            self.add(path, f"{text[:64]!r} is not an operator; one of {', '.join(Operator)}")
-            return Operator.EXISTS
+            self.add(f"{path}.operator", f"{operator[:64]!r} is not an operator; one of {', '.join(Operator)}")
+            return Term(key, Operator.EXISTS)
 
     def raise_any(self, checked: list[Fault]) -> None:
         """Raise if anything was found, together with what was `checked` beyond it.

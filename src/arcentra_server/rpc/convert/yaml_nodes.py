@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         if self._depth >= DEEPEST:
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # so are all of PyYAML's parser
             raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST}", problem_mark=mark)
         self._depth += 1
         try:
@@ -106,10 +106,9 @@ def compose(text: str) -> Node:
         before = text[: error.position]
         place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
         message = f"{place}: the character U+{ord(text[error.position]):04X} is not allowed in YAML"
-        raise ValidationError.at("document", message) from error
+        raise ValidationError.at("", message) from error
     except (ValueError, OverflowError) as error:
-        # Escapes of characters that there are not.
-        raise ValidationError.at("document", f"not valid YAML: {error}") from error
+        raise ValidationError.at("", "not valid YAML: an escape or a version in it is out of range") from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -165,15 +164,15 @@ def value_of(node: yaml.ScalarNode) -> str | float | bool | None:
         return text
     try:
         value = _integer(text) if node.tag == INT else float(text)
-    except ValueError as error:
-        raise ScalarError(f"{text[:64]!r} is not a number") from error
-    if isinstance(value, int):
-        if abs(value) > EXACT_INTEGERS:
-            raise ScalarError("the number is beyond 2^53 and would lose digits: write it in quotes")
-        return value
-    if not math.isfinite(value):
-        raise ScalarError(f"{text[:64]!r} is not a finite number")
-    return number(value)
+    except ValueError:
+        value = math.nan
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ScalarError(f"{text[:64]!r} is not a number as JSON has it")
+        return number(value)
+    if abs(value) > EXACT_INTEGERS:
+        raise ScalarError("the number is beyond 2^53 and would lose digits: write it in quotes")
+    return value
 
 
 def _integer(text: str) -> int:
@@ -189,7 +188,7 @@ def _is_json(text: str) -> bool:
 
 
 def _syntax_error(error: yaml.MarkedYAMLError) -> ValidationError:
-    problem = ", ".join(part for part in (error.problem, error.context) if part)
+    problem = ", ".join(part for part in (error.context, error.problem) if part)
     mark = error.problem_mark or error.context_mark
     place = f"{Place.of(mark)}: " if mark else ""
-    return ValidationError.at("document", f"{place}not valid YAML: {problem}")
+    return ValidationError.at("", f"{place}not valid YAML: {problem}")

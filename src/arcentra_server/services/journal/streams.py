@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from arcentra_server.db import event_history, events
-from arcentra_server.db.engine import Database, Tx
+from arcentra_server.db.engine import Tx
 from arcentra_server.db.event_history import own_id
 from arcentra_server.db.events import EventRow
 from arcentra_server.db.resource_details import Detail, StepDetail
@@ -66,8 +66,8 @@ class _Opening:
 class StatusStreams:
     """See the module."""
 
-    def __init__(self, database: Database, journal: Journal) -> None:
-        self._database = database
+    def __init__(self, journal: Journal) -> None:
+        self._database = journal.database
         self._journal = journal
 
     async def follow(self, wanted: Filter, after: str = "") -> AsyncGenerator[Told, None]:

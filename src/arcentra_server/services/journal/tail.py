@@ -30,7 +30,7 @@ class Journal:
     """
 
     def __init__(self, database: Database, *, page: int = 1_000, limit: int = 1_000) -> None:
-        self._database = database
+        self.database = database
         self._page = page
         self._limit = limit
         self._gaps: Gaps | None = None
@@ -67,7 +67,7 @@ class Journal:
             self._gaps = None
             self._ready.clear()
             return
-        async with self._database.transaction(snapshot=True) as tx:
+        async with self.database.transaction(snapshot=True) as tx:
             moment = await events.snapshot(tx)
             if self._gaps is None:
                 self._gaps = Gaps(await events.last_id(tx), moment)
@@ -131,7 +131,7 @@ class Journal:
             raise Unavailable("the server is stopping")
 
     def _tell(self, settled: Sequence[EventRow]) -> None:
-        page = Page(self._database)
+        page = Page(self.database)
         for event in settled:
             wanting = [subscription for subscription in self._candidates(event) if subscription.interest.covers(event)]
             if wanting:

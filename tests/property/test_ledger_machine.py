@@ -1,0 +1,180 @@
+"""Anything that can happen to a run, in any order: what must hold holds after each change, and the run can be finished."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from arcentra_server.domain.errors import InvalidTransition
+from arcentra_server.domain.execution import CancelCause, StepReport
+from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.states import StepStatus
+from tests.support.ledger_checks import RunChecks
+from tests.support.ledger_store import LedgerStore
+from tests.support.ledger_world import AGENTS, SHAPES, World, finish_all
+
+_JOBS = st.text(SHAPES, min_size=1, max_size=3)
+_STAGES = st.lists(_JOBS, min_size=1, max_size=2).map(" ".join)
+_RUNS = st.lists(_STAGES, min_size=1, max_size=3).map(" | ".join)
+_AGENTS = st.sampled_from(sorted(AGENTS))
+_MOST_JOBS = 8
+
+# What an agent mostly says, so that runs get somewhere, and what it may say.
+_LIKELY = (StepStatus.RUNNING, StepStatus.RUNNING, StepStatus.SUCCESS, StepStatus.SUCCESS, StepStatus.FAILED)
+_REPORTED = (*_LIKELY, StepStatus.TIMEOUT, StepStatus.CANCELLED, StepStatus.SKIPPED)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Each rule is one transaction; a refusal is an answer, and must change nothing."""
+
+    world: World
+    checks: RunChecks
+
+    @initialize(shape=_RUNS)
+    def begin(self, shape: str) -> None:
+        self.world = World(shape)
+        self.checks = RunChecks(self.world.store)
+
+    @precondition(lambda self: any(not row.held for row in self.world.store.queue.values()))
+    @rule(data=st.data(), agent=_AGENTS)
+    def claim(self, data: st.DataObject, agent: str) -> None:
+        store = self.world.store
+        free = [step_id for step_id, row in store.queue.items() if not row.held]
+        step_id = data.draw(st.sampled_from(free), "step")
+        store.claim(step_id, store.queue[step_id].agent_id or AGENTS[agent])
+
+    @precondition(lambda self: self.world.store.leases)
+    @rule(data=st.data(), statuses=st.lists(st.sampled_from(_REPORTED), min_size=1, max_size=2))
+    def report(self, data: st.DataObject, statuses: list[StepStatus]) -> None:
+        """The agent that has the lease says something, with or without its token."""
+        lease = data.draw(st.sampled_from(list(self.world.store.leases.values())), "lease")
+        attempt = data.draw(st.sampled_from((0, self.world.store.steps[lease.step_run_id].attempt)), "attempt")
+        token = LedgerStore.token(lease.id) if attempt else ""
+        self.world.store.take(
+            [
+                StepReport(lease.agent_id, lease.step_run_id, status, attempt=attempt, lease_token=token)
+                for status in statuses
+            ]
+        )
+
+    @rule(data=st.data(), agent=_AGENTS, status=st.sampled_from(StepStatus), attempt=st.integers(0, 3))
+    def report_anything(self, data: st.DataObject, agent: str, status: StepStatus, attempt: int) -> None:
+        """Any agent says anything of any step, also of old attempts. A refusal leaves every row as it was."""
+        store = self.world.store
+        step_id = data.draw(st.sampled_from(list(store.steps)), "step")
+        lease = store.lease_of(step_id)
+        entitled = lease is not None and lease.agent_id == AGENTS[agent]
+        before = (store.steps[step_id], store.run, len(store.events), dict(store.leases), dict(store.queue))
+        [verdict] = store.take([StepReport(AGENTS[agent], step_id, status, attempt=attempt)])
+        after = (store.steps[step_id], store.run, len(store.events), dict(store.leases), dict(store.queue))
+        if verdict is not None or not entitled:
+            assert after == before
+
+    @rule(data=st.data(), cause=st.sampled_from(CancelCause))
+    def cancel_step(self, data: st.DataObject, cause: CancelCause) -> None:
+        store = self.world.store
+        step_id = data.draw(st.sampled_from(list(store.steps)), "step")
+        if cause is CancelCause.TIMEOUT and store.steps[step_id].status is not StepStatus.RUNNING:
+            return  # time ends running steps only
+
+        def decide(ledger: Ledger) -> None:
+            store.load_steps(ledger, [step_id])
+            ledger.cancel_step(ledger.steps[step_id], "cancelled", cause)
+
+        with suppress(InvalidTransition):
+            store.change(decide)
+
+    @rule(data=st.data())
+    def cancel_job(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.world.job_ids)), "job")
+        if not self.world.job(name).status.terminal:
+            self.world.cancel_job(name)
+
+    @rule(data=st.data())
+    def fail_job(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.world.job_ids)), "job")
+        if not self.world.job(name).status.terminal and self.world.job(name).agent_id is not None:
+            self.world.fail_job(name)
+
+    @precondition(lambda self: self.world.store.leases)
+    @rule(data=st.data(), agent_gone=st.booleans())
+    def lose(self, data: st.DataObject, *, agent_gone: bool) -> None:
+        """An agent is gone with all that it has, or did not start one of its steps in time."""
+        store = self.world.store
+        lease = data.draw(st.sampled_from(list(store.leases.values())), "lease")
+        leases = [one for one in store.leases.values() if one is lease or (agent_gone and one.agent_id == lease.agent_id)]
+        lost = [store.steps[one.step_run_id] for one in leases]
+        if not agent_gone:
+            lost = [step for step in lost if step.status is StepStatus.QUEUED]
+
+        def decide(ledger: Ledger) -> None:
+            store.load_steps(ledger, [step.id for step in lost])
+            for step in lost:
+                ledger.lose(ledger.steps[step.id], "lost", agent_gone=agent_gone)
+
+        store.change(decide)
+        if agent_gone:
+            assert all(one.agent_id != lease.agent_id for one in store.leases.values()), "leased to an agent that is gone"
+
+    @rule()
+    def stop(self) -> None:
+        if not self.world.run.stopped:
+            with suppress(InvalidTransition):
+                self.world.stop()
+
+    @rule()
+    def pause(self) -> None:
+        if not self.world.run.stopped and not self.world.run.paused:
+            with suppress(InvalidTransition):
+                self.world.pause()
+
+    @precondition(lambda self: self.world.run.paused)
+    @rule()
+    def resume(self) -> None:
+        self.world.resume()
+
+    @precondition(lambda self: any(job.status.terminal for job in self.world.store.jobs.values()))
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        ended = [name for name in self.world.job_ids if self.world.job(name).status.terminal]
+        with suppress(InvalidTransition):
+            self.world.retry(f"{data.draw(st.sampled_from(ended), 'job')}1")
+
+    @rule(data=st.data(), shape=st.sampled_from(SHAPES))
+    def add_step(self, data: st.DataObject, shape: str) -> None:
+        name = data.draw(st.sampled_from(sorted(self.world.job_ids)), "job")
+        with suppress(InvalidTransition):
+            self.world.add_step(name, shape)
+
+    @rule(shape=st.sampled_from(SHAPES))
+    def add_job(self, shape: str) -> None:
+        if len(self.world.job_ids) < _MOST_JOBS:
+            with suppress(InvalidTransition):
+                self.world.add_job(shape)
+
+    @invariant()
+    def holds(self) -> None:
+        self.checks.check()
+
+    def teardown(self) -> None:
+        """Whatever happened: when the agents keep reporting success, the run ends."""
+        if not hasattr(self, "world"):
+            return
+        if self.world.run.paused:
+            self.world.resume()
+        finish_all(self.world, sorted(AGENTS))
+        self.checks.check()
+        assert self.world.run.status.terminal, f"stuck: {self.world.states()} in {self.world.run.status}"
+
+
+LedgerMachine.TestCase.settings = settings(
+    max_examples=200,
+    stateful_step_count=50,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestLedger = LedgerMachine.TestCase
