@@ -272,7 +272,6 @@ def upgrade() -> None:
     sa.Column('step_run_id', sa.UUID(), nullable=False),
     sa.Column('agent_id', sa.UUID(), nullable=False),
     sa.Column('created_at', postgresql.TIMESTAMP(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
-    sa.Column('acked_at', postgresql.TIMESTAMP(timezone=True), nullable=True),
     sa.Column('ended_at', postgresql.TIMESTAMP(timezone=True), nullable=True),
     sa.Column('end_reason', sa.Text(), nullable=True),
     sa.CheckConstraint('(ended_at IS NULL) = (end_reason IS NULL)', name=op.f('ck_leases_ended')),

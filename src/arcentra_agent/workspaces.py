@@ -97,8 +97,14 @@ def remove_tree(path: Path) -> None:
 
 
 def _open_up(root: Path) -> None:
-    """Make every directory of a tree writable: package caches are often written read-only."""
-    for directory, _, _ in os.walk(root):
-        mode = stat.S_IMODE(Path(directory).stat().st_mode)
-        if mode & stat.S_IRWXU != stat.S_IRWXU:
-            Path(directory).chmod(mode | stat.S_IRWXU)
+    """Make every directory of a tree usable: package caches are often written read-only."""
+    _own(root)
+    for directory, names, _ in os.walk(root):
+        for name in names:  # before the walk goes into them
+            _own(Path(directory, name))
+
+
+def _own(directory: Path) -> None:
+    mode = directory.lstat().st_mode
+    if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
+        directory.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)

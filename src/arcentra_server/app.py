@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,17 @@ from typing import Any
 import structlog
 
 from arcentra_server.config import Config
-from arcentra_server.db import tokens
 from arcentra_server.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from arcentra_server.db.engine import Database
 from arcentra_server.db.execution_store import ExecutionStore
-from arcentra_server.db.migrate import upgrade
-from arcentra_server.domain.lease_tokens import LeaseTokens
-from arcentra_server.domain.token_maker import TokenMaker
+from arcentra_server.installation import (
+    ADMIN_TOKEN_FILE,
+    InstallationError,
+    Keys,
+    database_url,
+    load_keys,
+    write_private,
+)
 from arcentra_server.loops.runner import Loop
 from arcentra_server.metrics import Metrics
 from arcentra_server.rpc.channels import AgentChannels
@@ -46,12 +47,7 @@ from arcentra_server.services.runs import RunService
 from arcentra_server.services.step_runs import StepRunService
 from arcentra_server.web.http import HttpServer, make_app
 
-ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
 _log = structlog.get_logger()
-
-
-class DatabaseLost(Exception):
-    """The embedded PostgreSQL ended and cannot be brought back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +60,6 @@ class Ready:
     first_start: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The secret keys of an installation."""
-
-    tokens: TokenMaker
-    leases: LeaseTokens
-
-
-@asynccontextmanager
-async def database_url(config: Config) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
-    """Yield the address of the database, started if it is the embedded one, at the schema of this version."""
-    async with AsyncExitStack() as stack:
-        embedded = None
-        if config.database.url is not None:
-            dsn = config.database.url.get_secret_value()
-        else:
-            embedded = await stack.enter_async_context(EmbeddedPostgres(config.data_dir))
-            dsn = embedded.dsn()
-        for revision in await upgrade(dsn):
-            _log.info("migrated", revision=revision)
-        yield dsn, embedded
-
-
-async def load_keys(database: Database) -> Keys:
-    """Return the keys of the installation, made at its first start."""
-    async with database.transaction() as tx:
-        token_key = await tokens.server_key(tx, "tokens", secrets.token_bytes(32))
-        lease_key = await tokens.server_key(tx, "leases", secrets.token_bytes(32))
-    return Keys(TokenMaker(token_key, os.urandom), LeaseTokens(lease_key))
-
-
 async def run(config: Config, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
     """Run the server until `stop` is set.
 
@@ -105,7 +70,7 @@ async def run(config: Config, stop: asyncio.Event, ready: Callable[[Ready], Coro
 
     Raises:
         EmbeddedPostgresError: the embedded database cannot be started.
-        DatabaseLost: it ended, and could not be brought back.
+        InstallationError: it ended, and could not be brought back.
         RuntimeError: an address to listen on is taken.
     """
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -232,9 +197,9 @@ class _Server:
                 await embedded.stop()
                 await embedded.start()
             except EmbeddedPostgresError as error:
-                raise DatabaseLost(f"the embedded PostgreSQL ended and does not start again: {error}") from error
+                raise InstallationError(f"the embedded PostgreSQL ended and does not start again: {error}") from error
             if embedded.dsn() != dsn:
-                raise DatabaseLost("the embedded PostgreSQL came back at another address: start the server again")
+                raise InstallationError("the embedded PostgreSQL came back at another address: start the server again")
             await self._agents.rearm()
             _log.info("database_back")
 
@@ -245,13 +210,3 @@ class _Server:
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is that the database is away
             return {"database": str(error) or type(error).__name__}
         return {}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    scratch = path.with_name(path.name + ".new")
-    with open(scratch, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.rename(path)

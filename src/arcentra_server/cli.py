@@ -9,20 +9,22 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arcentra_server import app as application
-from arcentra_server import logs
+from arcentra_server import installation, logs
 from arcentra_server.config import Config, ConfigError, load
-from arcentra_server.db import embedded, migrate
+from arcentra_server.db import embedded
 from arcentra_server.db.engine import Database
 from arcentra_server.domain.durations import parse_duration
 from arcentra_server.domain.errors import ArcentraError
 from arcentra_server.domain.identity import USER_ROLES, Role, TokenKind
 from arcentra_server.local_agent import LocalAgentFailed, run_local_agent
 from arcentra_server.services.auth import AuthService
+
+if TYPE_CHECKING:  # gRPC and alembic cost a second at the start, which most commands need not pay
+    from arcentra_server import app as application
 
 CONFIG_EXIT = 78  # EX_CONFIG of sysexits.h
 
@@ -107,13 +109,13 @@ def run_migrations(data_dir: DataDir = None, database_url: DatabaseUrl = None, c
     async def upgrade() -> None:
         dsn = _external_or_running(settings)
         if dsn is not None:
-            revisions = await migrate.upgrade(dsn)
+            revisions = await installation.migrate(dsn)
         else:
             async with embedded.EmbeddedPostgres(settings.data_dir) as postgres:
-                revisions = await migrate.upgrade(postgres.dsn())
+                revisions = await installation.migrate(postgres.dsn())
         for revision in revisions:
             print(f"migrated to {revision}")
-        print(f"the database is at {migrate.head()}")
+        print("the database has the schema of this version")
 
     _run(upgrade())
 
@@ -184,6 +186,8 @@ def main() -> None:
 
 
 async def _serve(settings: Config, ready: Callable[[application.Ready], Coroutine[Any, Any, None]]) -> None:
+    from arcentra_server import app as application  # noqa: PLC0415 - see above
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -215,14 +219,14 @@ async def _issue(
 
     async def issue(dsn: str) -> str:
         async with Database(dsn, pool_size=4) as database:
-            keys = await application.load_keys(database)
+            keys = await installation.load_keys(database)
             auth = AuthService(database, keys.tokens)
             return await auth.issue(kind, name, role, labels=labels, max_uses=max_uses, ttl=lifetime)
 
     dsn = _external_or_running(settings)
     if dsn is not None:
         return await issue(dsn)
-    async with application.database_url(settings) as (own, _):
+    async with installation.database_url(settings) as (own, _):
         return await issue(own)
 
 
@@ -259,9 +263,8 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what a person can do something about becomes one clear message, not a traceback."""
     expected = (
         ArcentraError,
-        application.DatabaseLost,
         embedded.EmbeddedPostgresError,
-        migrate.MigrationError,
+        installation.InstallationError,
         LocalAgentFailed,
         OSError,
         RuntimeError,

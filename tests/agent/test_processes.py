@@ -114,7 +114,10 @@ def test_a_workspace_goes_when_nobody_is_in_it_and_no_job_needs_it(tmp_path: Pat
     workspaces = Workspaces(root, trash, remove_tree)
     path = workspaces.enter("shared", "job-1")
     workspaces.enter("shared", "job-2")
-    (path / "cache").mkdir(mode=0o500)
+    (path / "cache" / "closed").mkdir(parents=True)
+    (path / "link").symlink_to(root)
+    (path / "cache" / "closed").chmod(0)
+    (path / "cache").chmod(0o500)
     workspaces.leave("shared", "job-2")
     workspaces.release("job-1")
     assert workspaces.job_ids == ["job-2"]

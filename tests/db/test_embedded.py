@@ -6,8 +6,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -30,7 +29,7 @@ from arcentra_server.db.embedded.binaries import find_binaries
 from arcentra_server.db.embedded.dsn import build_dsn
 from arcentra_server.db.embedded.launch import Launcher
 from arcentra_server.db.embedded.logfile import ROTATE_BYTES, LogFile
-from tests.support.postgres import REPOSITORY, chosen_bindir, server_process, watched
+from tests.support.postgres import REPOSITORY, chosen_bindir, connected, server_process, watched
 
 NOBODY = 65534
 ROOT = os.geteuid() == 0
@@ -46,16 +45,6 @@ def embedded(data_dir: Path, **seconds: float) -> EmbeddedPostgres:
         start_timeout=seconds.get("start", 120),
         takeover_timeout=seconds.get("takeover", 60),
     )
-
-
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        yield connection
-    finally:
-        # Not close(): the tests here kill servers under their connections.
-        connection.terminate()
 
 
 async def write_row(dsn: str) -> None:
@@ -160,9 +149,7 @@ async def test_a_server_that_is_not_started_has_no_address(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "temporaries"), [("d" * 120, 1), ("a,comma", 1), ('a "quote and a space%', 0)])
-async def test_awkward_paths(
-    name: str, temporaries: int, monkeypatch: pytest.MonkeyPatch, open_dir: Path
-) -> None:
+async def test_awkward_paths(name: str, temporaries: int, monkeypatch: pytest.MonkeyPatch, open_dir: Path) -> None:
     temporary = open_dir / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))

@@ -23,7 +23,7 @@ async def admin(server: Server) -> AsyncIterator[Client]:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def registration(server: Server) -> str:
-    """A token with which a few agents can join."""
-    return await server.command("registration-token", "create", "--max-uses", "20")
+    """A token with which the agents of the tests join."""
+    return await server.command("registration-token", "create", "--max-uses", "1000")

@@ -77,7 +77,8 @@ class RunChecks:
             assert (job.total_steps, job.completed_steps, job.failed_steps, job.running_steps) == counted
             outcome = rollup.job_outcome((step.status, step.continue_on_error) for step in ended)
             assert job.outcome is outcome
-            assert job.status is _job_status(steps, outcome), f"{job.status}: {[step.status for step in steps]}"
+            begun = any(step.id in store.started for step in steps)
+            assert job.status is _job_status(steps, outcome, begun=begun), f"{job.status}: {steps}"
 
     def _check_run(self) -> None:
         store, run = self._store, self._store.run
@@ -97,7 +98,7 @@ class RunChecks:
             assert not store.leases
         else:
             assert (run.status is RunStatus.PAUSED) == run.paused or run.stopped
-            assert run.status is not RunStatus.PENDING or not (running or ended) or not _begun(store)
+            assert run.status is not RunStatus.PENDING or not running
 
     def _check_events(self) -> None:
         """The events of each resource form a chain of allowed transitions that ends in its row."""
@@ -114,15 +115,10 @@ class RunChecks:
         assert self._last == {**rows, (Resource.RUN, store.run.id): store.run.status.value}
 
 
-def _job_status(steps: Sequence[StepState], outcome: RunStatus) -> RunStatus:
+def _job_status(steps: Sequence[StepState], outcome: RunStatus, *, begun: bool) -> RunStatus:
     if all(step.status.terminal for step in steps):
         return outcome
-    begun = any(step.agent_id is not None for step in steps)
     return RunStatus.RUNNING if begun else RunStatus.PENDING
-
-
-def _begun(store: LedgerStore) -> bool:
-    return any(step.status is StepStatus.RUNNING for step in store.steps.values())
 
 
 _TABLES: dict[Resource, dict[str, frozenset[str]]] = {

@@ -46,6 +46,7 @@ class LedgerStore:
     jobs: dict[UUID, JobState] = field(default_factory=dict)
     steps: dict[UUID, StepState] = field(default_factory=dict)
     superseded: set[UUID] = field(default_factory=set)
+    started: set[UUID] = field(default_factory=set)
     queue: dict[UUID, QueueRow] = field(default_factory=dict)
     leases: dict[UUID, Lease] = field(default_factory=dict)
     ended_leases: dict[UUID, str] = field(default_factory=dict)
@@ -136,6 +137,7 @@ class LedgerStore:
     def _write(self, ledger: Ledger) -> None:
         for step_id, before in ledger.steps_before.items():
             self._write_step(ledger.steps[step_id], before)
+        self.started |= ledger.started_steps & ledger.steps_before.keys()
         for lease_id, reason in ledger.ended_leases.items():
             del self.leases[lease_id]
             self.ended_leases[lease_id] = reason
@@ -168,12 +170,12 @@ class LedgerStore:
         self.leases[lease.id] = lease
 
     def _write_job(self, job: JobState) -> None:
-        assert 0 <= job.running_steps, "fewer than no steps run"
+        assert job.running_steps >= 0, "fewer than no steps run"
         assert job.completed_steps + job.running_steps <= job.total_steps, "more steps than there are"
         self.jobs[job.id] = replace(job)
 
     def _write_run(self, run: RunState) -> None:
-        assert 0 <= run.running_jobs, "fewer than no jobs run"
+        assert run.running_jobs >= 0, "fewer than no jobs run"
         assert run.failed_jobs <= run.completed_jobs, "more jobs failed than ended"
         assert run.completed_jobs + run.running_jobs <= run.total_jobs, "more jobs than there are"
         self.run = replace(run)

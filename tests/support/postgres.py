@@ -67,6 +67,16 @@ class Databases:
             await self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that is cut at the end: the server may be dead by then."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
 @dataclass(frozen=True)
 class ServerProcess:
     """A process that runs an embedded server, and what it said of it."""

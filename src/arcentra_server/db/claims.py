@@ -86,15 +86,6 @@ async def held(tx: Tx, agent_id: UUID) -> list[Row]:
     return list(await tx.fetch(_HELD, agent_id))
 
 
-async def acknowledge(tx: Tx, agent_id: UUID, lease_ids: Sequence[UUID]) -> None:
-    """Note that an agent has received these leases."""
-    await tx.execute(
-        "UPDATE leases SET acked_at = clock_timestamp() WHERE id = ANY($2) AND agent_id = $1 AND acked_at IS NULL",
-        agent_id,
-        lease_ids,
-    )
-
-
 async def step_of(tx: Tx, lease_id: UUID, agent_id: UUID) -> UUID | None:
     """Return the step run of a lease that an agent holds."""
     found: UUID | None = await tx.fetchval(

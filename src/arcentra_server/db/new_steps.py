@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
 
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.new_runs import ensure_selectors
-from arcentra_server.domain.errors import AlreadyExists
+from arcentra_server.domain.definition import PipelineSpec
+from arcentra_server.domain.errors import AlreadyExists, NotFound
 from arcentra_server.domain.execution import JobState, RunState, StepState
-from arcentra_server.domain.instantiate import NewStep
+from arcentra_server.domain.instantiate import NewStep, run_env
 from arcentra_server.domain.selectors import ANY_AGENT
 from arcentra_server.domain.states import RunStatus, StepStatus
 
@@ -25,6 +26,21 @@ async def job_named(tx: Tx, run_id: UUID, name: str) -> UUID | None:
 async def job_name(tx: Tx, job_id: UUID) -> str:
     """Return the name of a job run."""
     return str(await tx.fetchval("SELECT name FROM job_runs WHERE id = $1", job_id))
+
+
+async def env_of_job(tx: Tx, run_id: UUID, name: str) -> Mapping[str, str]:
+    """Return the environment of a job of a run, by the definition that the run keeps; without that of its steps."""
+    row = await tx.fetchrow(
+        """SELECT r.variables, r.branch, r.commit_sha, r.namespace, s.document
+             FROM pipeline_runs r JOIN pipeline_specs s ON s.pipeline_id = r.pipeline_id AND s.version = r.spec_version
+            WHERE r.id = $1""",
+        run_id,
+    )
+    if row is None:
+        raise NotFound(f"pipeline run {str(run_id)!r} not found")
+    jobs = {job.name: job for _, job in PipelineSpec.from_json(row["document"]).jobs()}
+    env = run_env(row["variables"], row["branch"], row["commit_sha"], row["namespace"])
+    return {**env, **(jobs[name].env if name in jobs else {})}
 
 
 async def insert_job(tx: Tx, run: RunState, job_id: UUID, name: str, stage_index: int) -> JobState:

@@ -122,8 +122,13 @@ async def list_page(tx: Tx, wanted: StepFilter, page: Page) -> tuple[list[StepRo
 
 
 async def set_dispatch(tx: Tx, step_id: UUID, dispatch: bytes, timeout_ms: int | None) -> None:
-    """Replace the wire form of a step run that was not dispatched."""
-    await tx.execute("UPDATE step_runs SET dispatch = $2, timeout_ms = $3 WHERE id = $1", step_id, dispatch, timeout_ms)
+    """Replace the wire form of a step run that was not dispatched; a timeout of None leaves the stored one."""
+    await tx.execute(
+        "UPDATE step_runs SET dispatch = $2, timeout_ms = coalesce($3, timeout_ms) WHERE id = $1",
+        step_id,
+        dispatch,
+        timeout_ms,
+    )
 
 
 async def delete(tx: Tx, step_id: UUID) -> None:

@@ -331,7 +331,6 @@ leases = Table(
     _id("step_run_id", to="step_runs.id"),
     _id("agent_id", to="agents.id"),
     _time("created_at", null=False, now=True),
-    _time("acked_at"),
     _time("ended_at"),
     _text("end_reason", null=True),
     CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended"),

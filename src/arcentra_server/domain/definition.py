@@ -112,7 +112,7 @@ class PipelineSpec:
 
 def check_pipeline(spec: PipelineSpec) -> list[Fault]:
     """Return every fault of a definition, each with its field path."""
-    faults = _check_variables(spec.variables, "variables")
+    faults = check_env(spec.variables, "variables")
     if not any(stage.jobs for stage in spec.stages):
         faults.append(Fault("jobs" if spec.jobs_only else "stages", "at least one job is needed"))
     if not spec.jobs_only:
@@ -142,9 +142,17 @@ def check_name(name: str, path: str) -> list[Fault]:
     return []
 
 
-def check_env(env: Mapping[str, str], path: str) -> list[Fault]:
-    """Return the faults of environment variables: their names, and NUL bytes in their values."""
-    return _check_variables(env, path)
+def check_env(variables: Mapping[str, str], path: str) -> list[Fault]:
+    """Return the faults of variables: how many, their names, and NUL bytes in their values."""
+    if len(variables) > LARGEST_VARIABLES:
+        return [Fault(path, f"{len(variables)} entries, more than {LARGEST_VARIABLES}")]
+    faults = []
+    for key, value in variables.items():
+        if not _VARIABLE.fullmatch(key):
+            faults.append(Fault(f"{path}[{key[:80]!r}]", "a name is letters, digits and _, and starts with no digit"))
+        if "\0" in value:
+            faults.append(Fault(f"{path}[{key[:80]!r}]", "the value holds a NUL byte"))
+    return faults
 
 
 def check_args(args: Mapping[str, Any], path: str) -> list[Fault]:
@@ -180,7 +188,7 @@ def _check_names(names: Sequence[str], template: str, kind: str, paths: Sequence
 
 
 def _check_job(job: JobSpec, path: str) -> list[Fault]:
-    faults = _check_variables(job.env, f"{path}.env")
+    faults = check_env(job.env, f"{path}.env")
     if job.selector is not None:
         faults += check_selector(job.selector, f"{path}.agent_selector")
     if job.source is not None:
@@ -205,26 +213,15 @@ def _check_job(job: JobSpec, path: str) -> list[Fault]:
 
 
 def check_step(step: StepSpec, path: str) -> list[Fault]:
-    """Return the faults of one step, its name apart."""
-    faults = check_env(step.env, f"{path}.env")
+    """Return the faults of one step, its name apart; `path` empty when the step is the request itself."""
+    prefix = f"{path}." if path else ""
+    faults = check_env(step.env, f"{prefix}env")
     if not _USES.fullmatch(step.uses):
         wanted = "names the plugin that runs the step, for example shell or git"
-        faults.append(Fault(f"{path}.uses", f"{step.uses[:80]!r}: `uses` {wanted}"))
+        faults.append(Fault(f"{prefix}uses", f"{step.uses[:80]!r}: `uses` {wanted}"))
     if step.selector is not None:
-        faults += check_selector(step.selector, f"{path}.agent_selector")
-    return faults + check_args(step.args, f"{path}.args")
-
-
-def _check_variables(variables: Mapping[str, str], path: str) -> list[Fault]:
-    if len(variables) > LARGEST_VARIABLES:
-        return [Fault(path, f"{len(variables)} entries, more than {LARGEST_VARIABLES}")]
-    faults = []
-    for key, value in variables.items():
-        if not _VARIABLE.fullmatch(key):
-            faults.append(Fault(f"{path}[{key[:80]!r}]", "a name is letters, digits and _, and starts with no digit"))
-        if "\0" in value:
-            faults.append(Fault(f"{path}[{key[:80]!r}]", "the value holds a NUL byte"))
-    return faults
+        faults += check_selector(step.selector, f"{prefix}agent_selector")
+    return faults + check_args(step.args, f"{prefix}args")
 
 
 def _job_to_json(job: JobSpec) -> dict[str, Any]:

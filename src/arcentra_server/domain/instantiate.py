@@ -91,12 +91,7 @@ def instantiate(
     """Build the run of a definition. Variables of the trigger win over those of the pipeline."""
     run_id = new_id()
     variables = {**spec.variables, **trigger.variables}
-    env = {
-        **variables,
-        "ARCENTRA_BRANCH": trigger.branch,
-        "ARCENTRA_COMMIT": trigger.commit_sha,
-        "ARCENTRA_NAMESPACE": namespace,
-    }
+    env = run_env(variables, trigger.branch, trigger.commit_sha, namespace)
     jobs: list[NewJob] = []
     for stage_index, stage in enumerate(spec.stages):
         for job in stage.jobs:
@@ -117,6 +112,16 @@ def instantiate(
         stages=tuple((stage.name, len(stage.jobs)) for stage in spec.stages),
         jobs=tuple(jobs),
     )
+
+
+def run_env(variables: Mapping[str, str], branch: str, commit_sha: str, namespace: str) -> dict[str, str]:
+    """Return the environment that all steps of a run share; that of jobs and steps goes over it."""
+    return {
+        **variables,
+        "ARCENTRA_BRANCH": branch,
+        "ARCENTRA_COMMIT": commit_sha,
+        "ARCENTRA_NAMESPACE": namespace,
+    }
 
 
 def _steps_of(job: JobSpec, trigger: Trigger) -> tuple[StepSpec, ...]:

@@ -11,19 +11,19 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_server.domain.errors import Unauthenticated, Unavailable
 from arcentra_server.domain.execution import CancelCommand, Dispatch, Release
-from arcentra_server.domain.states import StepStatus
 
 LARGEST_DISPATCH = 64  # step runs a message, so that none comes near the limit of a message's size
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A report that was refused."""
+    """A report that was refused. `status` is the number of the contract, as it was reported."""
 
     step_id: UUID
-    status: StepStatus
+    status: steprun_pb2.StepRunStatus.ValueType
     reason: str
     message: str
 

@@ -14,6 +14,7 @@ from arcentra_server.domain.ids import parse_id
 from arcentra_server.rpc.channels import Refusal
 from arcentra_server.rpc.context import calling_agent
 from arcentra_server.rpc.convert import agent as convert
+from arcentra_server.rpc.convert.enums import STEP_STATUS
 from arcentra_server.rpc.parts import AgentParts
 from arcentra_server.services.reports import Verdict
 
@@ -89,7 +90,7 @@ class Connection:
             self._outbox.fail(future.exception() if not future.cancelled() else None)
             return
         refused = [
-            Refusal(report.step_id, report.status, verdict.reason, str(verdict))
+            Refusal(report.step_id, STEP_STATUS.to_proto(report.status), verdict.reason, str(verdict))
             for report, verdict in zip(reports, future.result(), strict=True)
             if verdict is not None
         ]
@@ -97,17 +98,11 @@ class Connection:
             self._outbox.acknowledge(sequence, [*refusals, *refused])
 
     async def _take_acks(self, message: agent_pb2.ConnectRequest) -> None:
-        received = []
+        """Take step runs back that the agent refuses. That it received one, its RUNNING report tells."""
         for ack in convert.acks_of(message):
             lease_id = parse_id(ack.command_id)
-            if lease_id is None:
-                continue
-            if ack.status == agent_pb2.ACK_STATUS_FAILED:
+            if lease_id is not None and ack.status == agent_pb2.ACK_STATUS_FAILED:
                 await self._parts.dispatch.refused(self._agent_id, lease_id, ack.message)
-            else:
-                received.append(lease_id)
-        if received:
-            await self._parts.dispatch.acknowledge(self._agent_id, received)
 
     async def _catch_up(self, message: agent_pb2.ConnectRequest) -> None:
         """Tell an agent that is back what it missed, before it gets anything new."""

@@ -119,11 +119,6 @@ class DispatchService:
         async with self._store.database.transaction() as tx:
             return self._store.dispatches(await claims.unacknowledged(tx, agent_id))
 
-    async def acknowledge(self, agent_id: UUID, lease_ids: Sequence[UUID]) -> None:
-        """Note that an agent has received leases."""
-        async with self._store.database.transaction() as tx:
-            await claims.acknowledge(tx, agent_id, lease_ids)
-
     async def refused(self, agent_id: UUID, lease_id: UUID, message: str) -> None:
         """Take a step run back that an agent will not run; it waits a little before it is placed again."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from arcentra_server.db import artifacts, new_steps, step_runs
+from arcentra_server.db import artifacts, new_steps, runs, step_runs
 from arcentra_server.db.artifacts import ArtifactRow
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run, load_steps
@@ -28,14 +28,16 @@ DispatchEditor = Callable[[bytes, Mapping[str, str], int | None], bytes]
 
 @dataclass(frozen=True, slots=True)
 class AddedStep:
-    """A step to be added to a run that is not finished: to a job by id or name; a new name makes a job of its own."""
+    """A step to be added to a run that is not finished: to a job by id or name; a new name makes a job of its own.
 
-    run_id: UUID
+    One of `run_id` and `job_id` is needed.
+    """
+
     spec: StepSpec
+    run_id: UUID | None = None
     pipeline_id: UUID | None = None
     job_id: UUID | None = None
     job_name: str = ""
-    workspace: str = ""
 
 
 class StepRunService:
@@ -62,9 +64,12 @@ class StepRunService:
             raise ValidationError(faults)
 
         async def decide(tx: Tx, ledger: Ledger) -> UUID:
-            run = await load_run(tx, ledger, added.run_id)
-            if run is None or (added.pipeline_id and run.pipeline_id != added.pipeline_id):
-                raise NotFound(f"pipeline run {str(added.run_id)!r} not found")
+            run_id = added.run_id or (added.job_id and await runs.run_of_job(tx, added.job_id))
+            run = await load_run(tx, ledger, run_id) if run_id else None
+            if run is None:
+                raise NotFound(f"pipeline run {str(run_id or '')!r} not found")
+            if added.pipeline_id and run.pipeline_id != added.pipeline_id:
+                raise ValidationError.at("pipeline_id", "the run is of another pipeline")
             if run.status.terminal or run.stopped:
                 raise InvalidTransition("pipeline run already finished")
             job, is_new = await self._job_for(tx, ledger, run, added)
@@ -215,8 +220,8 @@ class StepRunService:
             uses=spec.uses,
             action=spec.action,
             args=spec.args,
-            env=spec.env,
-            workspace=added.workspace or (f"{job.id}-{job.total_steps}" if spec.selector else str(job.id)),
+            env={**await new_steps.env_of_job(tx, run.id, name), **spec.env},
+            workspace=f"{job.id}-{job.total_steps}" if spec.selector else str(job.id),
             timeout_ms=spec.timeout_ms,
             selector=spec.selector or ANY_AGENT,
             own_selector=spec.selector is not None,

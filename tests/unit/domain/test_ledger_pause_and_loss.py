@@ -6,11 +6,10 @@ import pytest
 
 from arcentra_server.domain.errors import InvalidTransition
 from arcentra_server.domain.execution import CancelCause, Resource
-from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
+from arcentra_server.domain.states import FailureReason, RunStatus
+from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_store import QueueRow
 from tests.support.ledger_world import AGENTS, World, finish_all
-
-S = StepStatus
 
 
 def test_pause_holds_the_queue() -> None:
@@ -65,7 +64,7 @@ def test_resume_of_a_run_that_has_not_begun() -> None:
     world.resume()
     assert world.run.status is RunStatus.PENDING
     world.start("x", "a1")
-    assert world.run.status is RunStatus.RUNNING
+    assert (world.states(), world.run.status) == ("R", RunStatus.RUNNING)
 
 
 def test_resume_of_a_run_of_which_one_job_has_ended() -> None:

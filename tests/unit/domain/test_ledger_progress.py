@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from arcentra_server.domain.execution import Release, Resource
-from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
+from arcentra_server.domain.states import FailureReason, RunStatus
+from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_world import AGENTS, World, finish_all
 
-S = StepStatus
 FAILURES = (S.FAILED, S.TIMEOUT)
 
 

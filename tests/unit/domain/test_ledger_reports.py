@@ -8,11 +8,10 @@ import pytest
 
 from arcentra_server.domain.errors import ArcentraError, InvalidTransition, LeaseLost, NotLeased
 from arcentra_server.domain.execution import StepReport
-from arcentra_server.domain.states import RunStatus, StepStatus
+from arcentra_server.domain.states import RunStatus
+from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_store import LedgerStore
 from tests.support.ledger_world import AGENTS, World
-
-S = StepStatus
 
 
 def refused(world: World, error: type[ArcentraError], agent: str, step: str, status: S, **kept: int | str) -> None:

@@ -6,11 +6,10 @@ import pytest
 
 from arcentra_server.domain.errors import InvalidTransition
 from arcentra_server.domain.execution import Resource
-from arcentra_server.domain.states import RunStatus, StepStatus
+from arcentra_server.domain.states import RunStatus
+from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_store import QueueRow
 from tests.support.ledger_world import World, finish_all
-
-S = StepStatus
 
 
 def test_retry_makes_new_attempts_of_all_steps_of_the_job() -> None:

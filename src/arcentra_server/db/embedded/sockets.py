@@ -45,16 +45,16 @@ def remove_socket_dir(layout: Layout) -> None:
     if link.is_symlink():
         target = link.readlink()
         # The link is ours, but what it names may have gone and come again as somebody else's.
-        if target.name.startswith(_PREFIX) and not target.is_symlink() and _belongs_to_us(target, link):
+        if target.name.startswith(_PREFIX) and not target.is_symlink() and _belongs_to_us(target, layout):
             shutil.rmtree(target)
         link.unlink()
     elif link.exists():
         shutil.rmtree(link)
 
 
-def _belongs_to_us(target: Path, link: Path) -> bool:
+def _belongs_to_us(target: Path, layout: Layout) -> bool:
     with suppress(FileNotFoundError):
-        return target.stat().st_uid in {os.geteuid(), link.parent.joinpath("pg").stat().st_uid}
+        return target.stat().st_uid in {os.geteuid(), layout.cluster.stat().st_uid}
     return False
 
 

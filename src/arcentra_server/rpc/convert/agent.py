@@ -7,7 +7,6 @@ from uuid import UUID
 
 from arcentra_api.admin.v1 import admin_pb2
 from arcentra_api.agent.v1 import agent_pb2
-from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_api.stream.v1 import stream_pb2
 from arcentra_server.db.agents import AgentRow
 from arcentra_server.domain.errors import ArcentraError, Fault, NotLeased, ValidationError
@@ -17,15 +16,9 @@ from arcentra_server.domain.ledger import NOT_LEASED
 from arcentra_server.domain.states import FailureReason, StepStatus
 from arcentra_server.rpc.channels import LARGEST_DISPATCH, Outgoing, Refusal
 from arcentra_server.rpc.convert.dispatch import complete
+from arcentra_server.rpc.convert.enums import AGENT_STATUS, STEP_STATUS
 from arcentra_server.services.agents import AgentFacts
 
-_PREFIX = "STEP_RUN_STATUS_"
-_STATUS: dict[int, StepStatus] = {
-    number: StepStatus(name.removeprefix(_PREFIX))
-    for name, number in steprun_pb2.StepRunStatus.items()
-    if name != _PREFIX + "UNSPECIFIED"
-}
-_NUMBER = {status: steprun_pb2.StepRunStatus.Value(_PREFIX + status.value) for status in StepStatus}
 _REPORTABLE = frozenset(
     {StepStatus.RUNNING, StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.TIMEOUT}
 )
@@ -44,7 +37,7 @@ def report_from(message: AnyReport, agent_id: UUID, metrics: Mapping[str, str] |
         ValidationError: the status is none that an agent reports.
         NotLeased: the id is not one.
     """
-    status = _STATUS.get(message.status)
+    status = STEP_STATUS.from_proto(message.status, "status")
     if status not in _REPORTABLE:
         raise ValidationError.at("status", "an agent reports RUNNING, SUCCESS, FAILED, CANCELLED or TIMEOUT")
     step_id = parse_id(message.step_run_id)
@@ -76,7 +69,7 @@ def reports_from(message: agent_pb2.ConnectRequest, agent_id: UUID) -> tuple[lis
             reports.append(report_from(status, agent_id, dict(status.metrics) if status.metrics else None))
         except ArcentraError as error:
             step_id = parse_id(status.step_run_id) or UUID(int=0)
-            refusals.append(Refusal(step_id, _STATUS.get(status.status, StepStatus.PENDING), error.reason, str(error)))
+            refusals.append(Refusal(step_id, status.status, error.reason, str(error)))
     return reports, refusals
 
 
@@ -117,7 +110,7 @@ def _add_news(response: agent_pb2.ConnectResponse, outgoing: Outgoing) -> None:
     for refusal in outgoing.refusals:
         response.refusals.add(
             step_run_id=str(refusal.step_id),
-            status=_NUMBER[refusal.status],
+            status=refusal.status,
             reason=refusal.reason,
             message=refusal.message,
         )
@@ -168,7 +161,7 @@ def agent_to(row: AgentRow) -> admin_pb2.AgentDetail:
     return admin_pb2.AgentDetail(
         agent_id=str(row.id),
         name=row.name,
-        status=agent_pb2.AgentStatus.Value(f"AGENT_STATUS_{row.status.value}"),
+        status=AGENT_STATUS.to_proto(row.status),
         labels=dict(row.labels),
         max_concurrent_step_runs=row.capacity,
         running_step_runs_count=row.running,

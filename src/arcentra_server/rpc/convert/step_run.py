@@ -34,12 +34,12 @@ def added_step(request: steprun_pb2.CreateStepRunRequest) -> AddedStep:
     for name in _UNAVAILABLE:
         if getattr(request, name):
             findings.add(name, NOT_AVAILABLE)
-    if not request.pipeline_run_id:
-        findings.add("pipeline_run_id", "is required")
+    if not request.pipeline_run_id and not request.job_id:
+        findings.add("pipeline_run_id", "is required without job_id")
     spec = step_from_proto(request, request.step_name, "", findings)
     findings.raise_any([])
     return AddedStep(
-        run_id=existing_id(request.pipeline_run_id, "pipeline run"),
+        run_id=existing_id(request.pipeline_run_id, "pipeline run") if request.pipeline_run_id else None,
         spec=spec,
         pipeline_id=existing_id(request.pipeline_id, "pipeline") if request.pipeline_id else None,
         job_id=existing_id(request.job_id, "job run") if request.job_id else None,

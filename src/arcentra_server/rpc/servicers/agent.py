@@ -10,11 +10,11 @@ from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
 from arcentra_server.domain.errors import Forbidden, Unauthenticated, ValidationError
 from arcentra_server.domain.identity import Role
 from arcentra_server.domain.ids import parse_id
-from arcentra_server.domain.states import RunStatus
 from arcentra_server.rpc.connection import Connection
 from arcentra_server.rpc.context import Context, caller, calling_agent, existing_id
 from arcentra_server.rpc.convert import agent as convert
 from arcentra_server.rpc.convert.dispatch import complete
+from arcentra_server.rpc.convert.enums import RUN_STATUS
 from arcentra_server.rpc.parts import AgentParts
 from arcentra_server.services.auth import INVALID, AuthService
 from arcentra_server.services.runs import JobReport, RunService
@@ -22,14 +22,6 @@ from arcentra_server.services.step_runs import StepRunService
 
 LONGEST_WAIT = 60
 LARGEST_FETCH = 100
-_JOB_STATUS = {
-    2: RunStatus.RUNNING,
-    3: RunStatus.SUCCESS,
-    4: RunStatus.FAILED,
-    5: RunStatus.CANCELLED,
-    6: RunStatus.PARTIAL,
-    101: RunStatus.TIMEOUT,
-}
 
 
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
@@ -100,12 +92,9 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.ReportJobRunStatusRequest, context: Context
     ) -> agent_pb2.ReportJobRunStatusResponse:
         agent_id = calling_agent(request.agent_id)
-        if request.status not in _JOB_STATUS:
-            raise ValidationError.at("status", "is a pipeline.v1.PipelineStatus other than PENDING and PAUSED")
+        status = RUN_STATUS.from_proto(request.status, "status")
         job_id = existing_id(request.job_run_id, "job run")
-        report = JobReport(
-            agent_id, job_id, _JOB_STATUS[request.status], request.error_message, dict(request.artifact_uris)
-        )
+        report = JobReport(agent_id, job_id, status, request.error_message, dict(request.artifact_uris))
         await self._runs.report_job(report)
         return agent_pb2.ReportJobRunStatusResponse(success=True, message="accepted")
 

@@ -1,0 +1,256 @@
+"""The services on a real database, without gRPC: a transport that records, and verbs for what happens to runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Self
+from uuid import UUID
+
+from arcentra_server.db.engine import Database, Row
+from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.runs import RunRow
+from arcentra_server.db.step_runs import StepRow
+from arcentra_server.domain.definition import PipelineSpec
+from arcentra_server.domain.execution import CancelCommand, Dispatch, Release, StepReport
+from arcentra_server.domain.identity import Role, TokenKind
+from arcentra_server.domain.instantiate import Trigger
+from arcentra_server.domain.lease_tokens import LeaseTokens
+from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
+from arcentra_server.domain.token_maker import TokenMaker
+from arcentra_server.rpc.convert import dispatch as wire
+from arcentra_server.services.agents import AgentFacts, AgentService
+from arcentra_server.services.auth import AuthService
+from arcentra_server.services.dispatch import DispatchService
+from arcentra_server.services.pipelines import NewPipeline, PipelineService
+from arcentra_server.services.reaper import Reaper
+from arcentra_server.services.reports import ReportService, Verdict
+from arcentra_server.services.runs import RunService
+from arcentra_server.services.step_runs import StepRunService
+from tests.support.consistency import check_consistent
+from tests.support.shapes import shape
+
+LEASE_SECONDS = 300.0
+_LETTERS = {status: status.value[0] for status in StepStatus} | {StepStatus.SKIPPED: "x"}
+
+
+@dataclass(slots=True)
+class RecordingLinks:
+    """The agents that are connected, and what was sent to them. A `listener` sees dispatches at once."""
+
+    online: set[UUID] = field(default_factory=set)
+    sent: dict[UUID, list[Dispatch]] = field(default_factory=lambda: defaultdict(list))
+    cancels: list[CancelCommand] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    listener: Callable[[Dispatch], None] | None = None
+
+    def connected(self) -> set[UUID]:
+        return self.online
+
+    def dispatch(self, dispatches: Sequence[Dispatch]) -> None:
+        for dispatch in dispatches:
+            if dispatch.agent_id in self.online:
+                self.sent[dispatch.agent_id].append(dispatch)
+                if self.listener is not None:
+                    self.listener(dispatch)
+
+    def cancel(self, commands: Sequence[CancelCommand]) -> None:
+        self.cancels += [command for command in commands if command.agent_id in self.online]
+
+    def release(self, releases: Sequence[Release]) -> None:
+        self.releases += [release for release in releases if release.agent_id in self.online]
+
+
+class Server:
+    """The services of one server process. Several may work on one database."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        maker = TokenMaker(b"k" * 32, os.urandom)
+        self.links = RecordingLinks()
+        self.store = ExecutionStore(database, self.links, LeaseTokens(b"l" * 32), wakes=(self._wake,))
+        self.dispatch = DispatchService(self.store, self.links)
+        self.auth = AuthService(database, maker, clock)
+        self.agents = AgentService(self.store, maker, lease_seconds=LEASE_SECONDS)
+        self.reports = ReportService(self.store)
+        self.pipelines = PipelineService(database)
+        self.runs = RunService(self.store, wire.encode)
+        self.steps = StepRunService(self.store, wire.encode, wire.edit)
+        self.reaper = Reaper(self.store)
+
+    def _wake(self) -> None:
+        self.dispatch.wake()
+
+    async def schedule(self) -> int:
+        """Run passes as the scheduler's loop does: while there may be something to place. Return how many were leased."""
+        leased = 0
+        while True:
+            leased += await self.dispatch.run_once()
+            if not self.dispatch._wake.is_set():
+                return leased
+
+
+class World:
+    """One database and one server on it. Use it as an async context manager; `clock` is that of the credentials' cache."""
+
+    def __init__(self, dsn: str, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self.database = Database(dsn)
+        self.server = Server(self.database, clock)
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._registration = ""
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self.database)
+        group = await self._stack.enter_async_context(asyncio.TaskGroup())
+        for batcher in (self.server.agents, self.server.reports):
+            group.create_task(batcher.run())
+            self._stack.callback(batcher.close)
+        self._registration = await self.server.auth.issue(TokenKind.REGISTRATION, "any", Role.AGENT)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def check(self) -> None:
+        """Fail unless all rows fit together."""
+        async with self.database.transaction(snapshot=True) as tx:
+            await check_consistent(tx)
+
+    def another_server(self) -> Server:
+        """A second process on the same database, of which only what needs no batcher works."""
+        return Server(self.database, self._clock)
+
+    # SQL
+
+    async def sql(self, query: str, *values: object) -> list[Row]:
+        async with self.database.transaction() as tx:
+            return list(await tx.fetch(query, *values))
+
+    async def value(self, query: str, *values: object) -> Any:
+        async with self.database.transaction() as tx:
+            return await tx.fetchval(query, *values)
+
+    # Agents
+
+    async def agent(self, name: str, capacity: int = 1, *, online: bool = True, **labels: str) -> UUID:
+        """Let an agent join and say that it is alive; `online`: it holds a channel to the server."""
+        joined = await self.server.agents.register(self._registration, AgentFacts(name, capacity=capacity, labels=labels))
+        await self.server.agents.heartbeat(joined.agent_id)
+        if online:
+            self.server.links.online.add(joined.agent_id)
+        return joined.agent_id
+
+    def take(self, agent: UUID) -> list[Dispatch]:
+        """Return what was sent to an agent since the last time."""
+        return self.server.links.sent.pop(agent, [])
+
+    def take_one(self, agent: UUID) -> Dispatch:
+        [dispatch] = self.take(agent)
+        return dispatch
+
+    async def report(self, dispatch: Dispatch, status: StepStatus, **more: Any) -> Verdict:
+        """Report a state of a step that was dispatched; return why it was refused, None if it was not."""
+        report = StepReport(
+            dispatch.agent_id,
+            dispatch.step_run_id,
+            status,
+            attempt=dispatch.attempt,
+            lease_token=dispatch.lease_token,
+            **more,
+        )
+        [verdict] = await self.server.reports.submit([report])
+        return verdict
+
+    async def begin(self, agent: UUID) -> Dispatch:
+        """Start the one step that was sent to an agent."""
+        dispatch = self.take_one(agent)
+        assert await self.report(dispatch, StepStatus.RUNNING) is None
+        return dispatch
+
+    async def end(self, dispatch: Dispatch, status: StepStatus = StepStatus.SUCCESS, **more: Any) -> None:
+        """End a step that runs."""
+        assert await self.report(dispatch, status, **more) is None
+
+    async def end_of(self, run: Run, name: str, status: StepStatus = StepStatus.SUCCESS) -> None:
+        """End a step of a run that runs, as its agent."""
+        step = await run.step(name)
+        assert step.agent_id is not None
+        [verdict] = await self.server.reports.submit([StepReport(step.agent_id, step.id, status)])
+        assert verdict is None
+
+    async def work(self, agent: UUID, outcomes: Mapping[str, StepStatus] | None = None) -> list[str]:
+        """Run whatever an agent is sent, to the end, one after the other; return the names of the steps.
+
+        `outcomes` are by step name, SUCCESS where there is none.
+        """
+        done = []
+        while True:
+            await self.server.schedule()
+            if not (dispatches := self.take(agent)):
+                return done
+            for dispatch in dispatches:
+                name = step_name(dispatch)
+                assert await self.report(dispatch, StepStatus.RUNNING) is None
+                await self.end(dispatch, (outcomes or {}).get(name, StepStatus.SUCCESS))
+                done.append(name)
+
+    # Runs
+
+    async def pipeline(self, spec: PipelineSpec | str, name: str = "", *, enabled: bool = True) -> UUID:
+        """Create a pipeline, from a definition or from the notation of `tests/support/shapes.py`."""
+        definition = shape(spec) if isinstance(spec, str) else spec
+        return await self.server.pipelines.create(NewPipeline(definition, name=name, enabled=enabled), "tester")
+
+    async def trigger(self, pipeline: UUID, request_id: str | None = None) -> Run:
+        run_id, _ = await self.server.runs.trigger(
+            pipeline, Trigger(TriggerType.MANUAL, "tester", request_id=request_id)
+        )
+        return Run(self, run_id, pipeline)
+
+    async def start(self, spec: PipelineSpec | str) -> Run:
+        """Create a pipeline and trigger it."""
+        return await self.trigger(await self.pipeline(spec))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run; its steps and jobs are named as in the notation, and are those of the last attempt."""
+
+    world: World
+    id: UUID
+    pipeline_id: UUID
+
+    async def row(self) -> RunRow:
+        return await self.world.server.runs.get(self.id)
+
+    async def status(self) -> RunStatus:
+        return (await self.row()).status
+
+    async def states(self) -> str:
+        """Return the first letters of the states of the steps, a word a job; `x` is SKIPPED."""
+        jobs = (await self.row()).jobs
+        return " ".join("".join(_LETTERS[step.status] for step in job.steps if not step.superseded) for job in jobs)
+
+    async def job_statuses(self) -> list[RunStatus]:
+        return [job.status for job in (await self.row()).jobs]
+
+    async def job_id(self, name: str) -> UUID:
+        [job_id] = [job.id for job in (await self.row()).jobs if job.name == name]
+        return job_id
+
+    async def step(self, name: str) -> StepRow:
+        jobs = (await self.row()).jobs
+        [step] = [step for job in jobs for step in job.steps if step.name == name and not step.superseded]
+        return step
+
+    async def step_id(self, name: str) -> UUID:
+        return (await self.step(name)).id
+
+
+def step_name(dispatch: Dispatch) -> str:
+    """Return the name of the step that was dispatched."""
+    return wire.spec_of(dispatch.payload).step_name

@@ -1,0 +1,216 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arcentra_api.pipeline.v1 import pipeline_pb2
+from arcentra_server.domain.definition import GitSource, JobSpec, PipelineSpec, StepSpec, check_pipeline
+from arcentra_server.domain.durations import format_duration
+from arcentra_server.domain.errors import ValidationError
+from arcentra_server.domain.selectors import Operator, Selector, Term
+from arcentra_server.rpc.convert.definition import spec_from_proto
+from arcentra_server.rpc.convert.document import read_pipeline
+from arcentra_server.rpc.convert.document_reader import MOST_EXPANSIONS
+from arcentra_server.rpc.convert.fields import Findings
+from arcentra_server.rpc.convert.yaml_nodes import LARGEST_DOCUMENT
+from tests.unit.convert.specs import SPECS
+
+ROOT = Path(__file__).parents[3]
+FAULTY = sorted((ROOT / "tests" / "data" / "documents").glob("*.yaml"))
+
+FULL = """
+name: build
+namespace: team
+description: All of it.
+enabled: false
+variables: {VERSION: 1.10, DEBUG: yes, COUNT: 007, EMPTY: "", ON: true}
+triggers: [{type: manual}]
+stages:
+  - name: verify
+    jobs:
+      - name: test
+        description: Tests.
+        timeout: 1h30m
+        env: {A: b}
+        agent_selector:
+          match_labels: {os: linux, gpu: true}
+          match_expressions:
+            - {key: cores, operator: Gt, values: [4]}
+        source: {type: Git, repo: https://example.test/a.git, branch: 1.0}
+        steps:
+          - name: run
+            uses: shell
+            action: script
+            args: {script: "make\\n", number: 3.0, list: [1, 2.5, null, on, 0x10, 1e3, {}]}
+            env:
+            timeout: 90s
+            continue_on_error: true
+            agent_selector: {}
+            run_on_agent: false
+"""
+LEAST = "name: a\njobs: [{name: j, steps: [{name: s, uses: shell%s}]}]\n"
+
+
+def fault_of(text: str) -> str:
+    with pytest.raises(ValidationError) as caught:
+        read_pipeline(text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", FAULTY, ids=lambda path: path.stem)
+def test_faults_are_named_with_their_places(path: Path) -> None:
+    expected = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    assert fault_of(path.read_text(encoding="utf-8")) == "; ".join(expected)
+
+
+def test_programs_get_the_field_path_beside_the_place() -> None:
+    with pytest.raises(ValidationError) as caught:
+        read_pipeline(LEAST % ", timeout: x")
+    (fault,) = caught.value.faults
+    assert fault.path == "jobs[0].steps[0].timeout"
+    assert fault.message.startswith("line 2, column 58: 'x' is not a duration")
+
+
+def test_the_whole_form_is_read() -> None:
+    new = read_pipeline(FULL)
+    assert (new.name, new.namespace, new.description, new.enabled) == ("build", "team", "All of it.", False)
+    assert new.spec.variables == {"VERSION": "1.10", "DEBUG": "yes", "COUNT": "007", "EMPTY": "", "ON": "true"}
+    (job,) = new.spec.stages[0].jobs
+    assert (job.name, job.description, job.timeout_ms, job.env) == ("test", "Tests.", 5_400_000, {"A": "b"})
+    assert job.source == GitSource("https://example.test/a.git", "1.0")
+    assert job.selector == Selector(
+        (
+            Term("cores", Operator.GT, ("4",)),
+            Term("gpu", Operator.IN, ("true",)),
+            Term("os", Operator.IN, ("linux",)),
+        )
+    )
+    args = {"script": "make\n", "number": 3, "list": [1, 2.5, None, "on", 16, 1000, {}]}
+    assert job.steps == (
+        StepSpec(
+            "run",
+            "shell",
+            "script",
+            args,
+            continue_on_error=True,
+            timeout_ms=90_000,
+            selector=Selector(),
+            run_on_agent=False,
+        ),
+    )
+    assert not new.spec.jobs_only
+
+
+def test_jobs_alone_are_one_stage() -> None:
+    new = read_pipeline(LEAST % "")
+    assert (new.enabled, new.namespace, new.spec.jobs_only) == (True, "", True)
+    assert [stage.name for stage in new.spec.stages] == ["default"]
+
+
+def test_the_example_is_read() -> None:
+    new = read_pipeline((ROOT / "examples" / "self_build.yaml").read_text(encoding="utf-8"))
+    assert [job.name for _, job in new.spec.jobs()] == ["lint", "test", "wheel"]
+
+
+def test_camel_case_is_read() -> None:
+    text = LEAST % ", continueOnError: true, runOnAgent: false, agentSelector: {matchLabels: {os: linux}}"
+    (step,) = read_pipeline(text).spec.stages[0].jobs[0].steps
+    assert (step.continue_on_error, step.run_on_agent) == (True, False)
+    assert step.selector == Selector((Term("os", Operator.IN, ("linux",)),))
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_json_is_read(indent: int | str | None) -> None:
+    args = {"text": "a\tb/\U0001f600", "numbers": [1, -2.5, 1e3, 1.5e-7], "nothing": None, "yes": True}
+    document = {"name": "a", "jobs": [{"name": "j", "steps": [{"name": "s", "uses": "shell", "args": args}]}]}
+    text = json.dumps(document, indent=indent).replace("/", "\\/")
+    assert read_pipeline(text).spec.stages[0].jobs[0].steps[0].args == args
+
+
+def test_a_document_and_a_call_make_the_same_definition() -> None:
+    step = pipeline_pb2.Step(name="s", uses="shell", run_on_agent=True)
+    step.args.update({"n": 3, "f": 0.5})
+    by_call = spec_from_proto({}, [], [pipeline_pb2.Job(name="j", steps=[step])], Findings())
+    by_document = read_pipeline(LEAST % ", args: {n: 3.0, f: 5e-1}").spec
+    assert by_document.digest() == by_call.digest()
+
+
+def document_of(spec: PipelineSpec) -> str:
+    """Write a definition as a JSON document."""
+
+    def write_common(part: dict[str, object], of: JobSpec | StepSpec) -> None:
+        del part["selector"]
+        if of.selector is not None:
+            keys = ("key", "operator", "values")
+            expressions = [dict(zip(keys, term, strict=True)) for term in of.selector.to_json()]
+            part["agent_selector"] = {"match_expressions": expressions}
+        del part["timeout_ms"]
+        part["timeout"] = format_duration(of.timeout_ms) if of.timeout_ms is not None else None
+
+    stored = spec.to_json()
+    for stage, spec_stage in zip(stored["stages"], spec.stages, strict=True):
+        for job, spec_job in zip(stage["jobs"], spec_stage.jobs, strict=True):
+            if job["source"]:
+                job["source"]["type"] = "git"
+            write_common(job, spec_job)
+            for step, spec_step in zip(job["steps"], spec_job.steps, strict=True):
+                write_common(step, spec_step)
+    stages = {"jobs": stored["stages"][0]["jobs"]} if spec.jobs_only else {"stages": stored["stages"]}
+    return json.dumps({"name": "a", "variables": stored["variables"], **stages})
+
+
+@given(SPECS)
+def test_every_sound_definition_can_be_written_as_a_document(spec: PipelineSpec) -> None:
+    faults = {fault.path for fault in check_pipeline(spec)}
+    text = document_of(spec)
+    if not faults:
+        assert read_pipeline(text).spec.digest() == spec.digest()
+    else:
+        with pytest.raises(ValidationError) as caught:
+            read_pipeline(text)
+        assert {fault.path for fault in caught.value.faults} == faults
+
+
+@given(st.text(max_size=60) | st.text("{}[]:,-&*!|>'\"%@#? \n\ta1", max_size=60))
+def test_no_text_is_more_than_faulty(text: str) -> None:
+    fault_of(text)
+
+
+def test_too_large_a_document_is_refused_before_it_is_read() -> None:
+    assert fault_of("é" * (LARGEST_DOCUMENT // 2 + 1)) == "document: has 1048578 bytes, more than 1048576"
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
+def test_deep_nesting_ends_the_reading(opening: str) -> None:
+    assert "not valid YAML: nested deeper than 32" in fault_of(opening * 10_000)
+
+
+def repeated(count: int) -> str:
+    items = ", ".join(["*a"] * count)
+    return LEAST % f", args: {{first: &a [x], rest: [{items}]}}"
+
+
+def test_a_hundred_aliases_are_expanded_and_no_more() -> None:
+    # Both the list and what is in it come from the alias.
+    (step,) = read_pipeline(repeated(MOST_EXPANSIONS // 2)).spec.stages[0].jobs[0].steps
+    assert step.args["rest"] == [["x"]] * 50
+    assert "more than 100 values come from aliases" in fault_of(repeated(MOST_EXPANSIONS // 2 + 1))
+
+
+def test_aliases_of_aliases_do_not_explode() -> None:
+    levels = ", ".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 20))
+    assert "more than 100 values come from aliases" in fault_of(LEAST % f", args: {{l0: &l0 [x], {levels}}}")
+
+
+def test_large_texts_are_not_multiplied_by_aliases() -> None:
+    copies = ", ".join(f"v{n}: *a" for n in range(20))
+    text = f"variables: {{a: &a {'x' * 500_000}, {copies}}}\n" + LEAST % ""
+    assert "more than 4194304 characters once its aliases are expanded" in fault_of(text)
+
+
+def test_many_steps_without_aliases_are_read() -> None:
+    steps = ", ".join(f"{{name: s{n}, uses: shell, args: {{n: {n}}}, env: {{A: {n}}}}}" for n in range(300))
+    new = read_pipeline(f"name: a\njobs: [{{name: j, steps: [{steps}]}}]")
+    assert [step.args["n"] for step in new.spec.stages[0].jobs[0].steps] == list(range(300))

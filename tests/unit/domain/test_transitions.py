@@ -1,0 +1,113 @@
+"""Every pair of states: what may follow, spelled out here a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+
+from arcentra_server.domain.errors import InvalidTransition
+from arcentra_server.domain.states import (
+    RUN_TERMINAL,
+    STEP_TERMINAL,
+    AgentStatus,
+    RunStatus,
+    StepStatus,
+    agent_status,
+)
+from arcentra_server.domain.transitions import (
+    JOB_TRANSITIONS,
+    RUN_TRANSITIONS,
+    STEP_TRANSITIONS,
+    check_job_transition,
+    check_run_transition,
+    check_step_transition,
+)
+
+STEPS = """
+    PENDING QUEUED, PENDING SKIPPED, PENDING CANCELLED,
+    QUEUED RUNNING, QUEUED CANCELLED, QUEUED TIMEOUT, QUEUED SKIPPED,
+    RUNNING SUCCESS, RUNNING FAILED, RUNNING CANCELLED, RUNNING TIMEOUT
+"""
+JOBS = """
+    PENDING RUNNING, PENDING FAILED, PENDING CANCELLED, PENDING PARTIAL, PENDING SKIPPED, PENDING TIMEOUT,
+    RUNNING SUCCESS, RUNNING FAILED, RUNNING CANCELLED, RUNNING PARTIAL, RUNNING TIMEOUT,
+    SUCCESS PENDING, FAILED PENDING, CANCELLED PENDING, PARTIAL PENDING, SKIPPED PENDING, TIMEOUT PENDING
+"""
+RUNS = """
+    PENDING RUNNING, PENDING PAUSED, PENDING SUCCESS, PENDING FAILED, PENDING CANCELLED, PENDING PARTIAL,
+    RUNNING PAUSED, RUNNING SUCCESS, RUNNING FAILED, RUNNING CANCELLED, RUNNING PARTIAL,
+    PAUSED PENDING, PAUSED RUNNING, PAUSED SUCCESS, PAUSED FAILED, PAUSED CANCELLED, PAUSED PARTIAL,
+    SUCCESS RUNNING, FAILED RUNNING, CANCELLED RUNNING, PARTIAL RUNNING
+"""
+
+
+def pairs(text: str) -> set[tuple[str, str]]:
+    return {(source, to) for source, to in (pair.split() for pair in text.split(","))}
+
+
+def allows(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except InvalidTransition:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("source", "to"), list(product(StepStatus, StepStatus)))
+def test_steps(source: StepStatus, to: StepStatus) -> None:
+    assert allows(lambda: check_step_transition(source, to)) == ((source, to) in pairs(STEPS))
+
+
+@pytest.mark.parametrize(("source", "to"), list(product(RunStatus, RunStatus)))
+def test_jobs(source: RunStatus, to: RunStatus) -> None:
+    assert allows(lambda: check_job_transition(source, to)) == ((source, to) in pairs(JOBS))
+
+
+@pytest.mark.parametrize(("source", "to"), list(product(RunStatus, RunStatus)))
+def test_runs(source: RunStatus, to: RunStatus) -> None:
+    assert allows(lambda: check_run_transition(source, to)) == ((source, to) in pairs(RUNS))
+
+
+def test_tables_are_whole() -> None:
+    assert set(STEP_TRANSITIONS) == set(StepStatus)
+    assert set(JOB_TRANSITIONS) == set(RunStatus) - {RunStatus.PAUSED}
+    assert set(RUN_TRANSITIONS) == set(RunStatus) - {RunStatus.SKIPPED, RunStatus.TIMEOUT}
+
+
+def test_the_end_of_a_step_is_final() -> None:
+    assert {status for status in StepStatus if not STEP_TRANSITIONS[status]} == STEP_TERMINAL
+    assert all(status.terminal == (status in STEP_TERMINAL) for status in StepStatus)
+
+
+def test_every_state_of_a_job_or_run_either_ends_it_or_goes_on() -> None:
+    assert {status for status in RunStatus if not status.terminal} == {
+        RunStatus.PENDING,
+        RunStatus.RUNNING,
+        RunStatus.PAUSED,
+    }
+    for table in (JOB_TRANSITIONS, RUN_TRANSITIONS):
+        ends = set(table) & RUN_TERMINAL
+        assert all(not following & RUN_TERMINAL for status, following in table.items() if status in ends)
+
+
+def test_a_finished_step_is_named_as_such() -> None:
+    with pytest.raises(InvalidTransition, match="already finished"):
+        check_step_transition(StepStatus.SUCCESS, StepStatus.RUNNING)
+    with pytest.raises(InvalidTransition, match="from PENDING to RUNNING"):
+        check_step_transition(StepStatus.PENDING, StepStatus.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "running", "status"),
+    [
+        (2, 0, AgentStatus.IDLE),
+        (2, 1, AgentStatus.ONLINE),
+        (2, 2, AgentStatus.BUSY),
+        (2, 3, AgentStatus.BUSY),
+        (1, 1, AgentStatus.BUSY),
+    ],
+)
+def test_state_of_an_agent(capacity: int, running: int, status: AgentStatus) -> None:
+    assert agent_status(capacity, running) is status
