@@ -38,8 +38,8 @@ async def test_reports_of_one_message_are_taken_in_order_each_with_its_verdict(w
 
 
 async def test_messages_that_arrive_together_keep_their_order(world: World) -> None:
-    agent = await world.agent("x", 50)
-    run = await world.start(" ".join("." * 50))
+    agent = await world.agent("x", 25)
+    run = await world.start(" ".join("." * 25))
     await world.server.schedule()
     dispatches = world.take(agent)
     futures = [
@@ -47,7 +47,7 @@ async def test_messages_that_arrive_together_keep_their_order(world: World) -> N
         for dispatch in dispatches
         for status in (RUNNING, SUCCESS)
     ]
-    assert [await future for future in futures] == [[None]] * 100
+    assert [await future for future in futures] == [[None]] * 50
     assert await run.status() is RunStatus.SUCCESS
 
 

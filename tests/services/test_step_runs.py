@@ -23,7 +23,7 @@ FAILED, CANCELLED = StepStatus.FAILED, StepStatus.CANCELLED
 
 
 async def _add(run: Run, job_name: str, name: str = "extra") -> UUID:
-    return await run.world.server.steps.create(AddedStep(run.id, replace(EXTRA, name=name), job_name=job_name), "alice")
+    return await run.world.server.steps.create(AddedStep(replace(EXTRA, name=name), run.id, job_name=job_name), "alice")
 
 
 async def test_added_step_follows_those_of_its_job(world: World) -> None:
@@ -33,7 +33,7 @@ async def test_added_step_follows_those_of_its_job(world: World) -> None:
     dispatch = await world.begin(agent)
     step = await world.server.steps.get(await _add(run, "a"))
     assert (step.status, step.step_index, step.added, step.created_by) == (StepStatus.PENDING, 1, True, "alice")
-    await world.server.steps.create(AddedStep(run.id, EXTRA, job_id=await run.job_id("b")), "alice")
+    await world.server.steps.create(AddedStep(EXTRA, run.id, job_id=await run.job_id("b")), "alice")
     await world.check()
     await world.end(dispatch)
     assert await world.work(agent) == ["extra", "b1", "extra"]
@@ -70,24 +70,25 @@ async def test_what_cannot_be_added(world: World) -> None:
     run = await world.start(". | .")
     create = world.server.steps.create
     with pytest.raises(ValidationError) as refused:
-        await create(AddedStep(run.id, StepSpec("", uses="")), "alice")
+        await create(AddedStep(StepSpec("", uses=""), run.id), "alice")
     assert len(refused.value.faults) == 3
     for missing in (
-        AddedStep(UNKNOWN, EXTRA, job_name="a"),
-        AddedStep(run.id, EXTRA, pipeline_id=UNKNOWN, job_name="a"),
-        AddedStep(run.id, EXTRA, job_id=UNKNOWN),
+        AddedStep(EXTRA, UNKNOWN, job_name="a"),
+        AddedStep(EXTRA, run.id, job_id=UNKNOWN),
     ):
         with pytest.raises(NotFound):
             await create(missing, "alice")
+    with pytest.raises(ValidationError):
+        await create(AddedStep(EXTRA, run.id, pipeline_id=UNKNOWN, job_name="a"), "alice")
     with pytest.raises(AlreadyExists):
-        await create(AddedStep(run.id, replace(EXTRA, name="a1"), job_name="a"), "alice")
+        await create(AddedStep(replace(EXTRA, name="a1"), run.id, job_name="a"), "alice")
     await world.server.schedule()
     await world.end(await world.begin(agent))
     with pytest.raises(InvalidTransition):
-        await create(AddedStep(run.id, EXTRA, job_name="a"), "alice")
+        await create(AddedStep(EXTRA, run.id, job_name="a"), "alice")
     await world.work(agent)
     with pytest.raises(InvalidTransition):
-        await create(AddedStep(run.id, EXTRA, job_name="adhoc"), "alice")
+        await create(AddedStep(EXTRA, run.id, job_name="adhoc"), "alice")
 
 
 async def test_steps_added_while_the_job_ends(world: World) -> None:

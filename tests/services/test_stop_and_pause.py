@@ -69,7 +69,9 @@ async def test_pause_holds_the_queue_and_resume_lets_it_go(world: World) -> None
     await world.server.runs.resume(run.id, None, "on", "alice")
     assert await run.status() is RunStatus.PENDING
     assert await world.work(agent) == ["a1"]
-    actors = await world.sql("SELECT status, actor FROM events WHERE run_id = $1 AND resource = 'run' ORDER BY id", run.id)
+    actors = await world.sql(
+        "SELECT status, actor FROM events WHERE run_id = $1 AND resource = 'run' ORDER BY id", run.id
+    )
     assert [tuple(row) for row in actors][1:3] == [("PAUSED", "alice"), ("PENDING", "alice")]
 
 
@@ -125,9 +127,7 @@ async def test_cancel_of_a_running_step_asks_its_agent(world: World) -> None:
         await world.server.steps.cancel(dispatch.step_run_id, "not wanted")
     assert await run.states() == "RP"
     assert (await run.step("a1")).cancel_requested
-    assert set(map(str, world.server.links.cancels)) == {
-        str(CancelCommand(agent, dispatch.step_run_id, "not wanted"))
-    }
+    assert set(map(str, world.server.links.cancels)) == {str(CancelCommand(agent, dispatch.step_run_id, "not wanted"))}
     await world.end(dispatch, StepStatus.FAILED)
     assert (await run.states(), await run.status()) == ("Cx", RunStatus.CANCELLED)
     assert (await run.step("a1")).failure_reason == "cancelled"
@@ -186,7 +186,9 @@ async def test_claims_that_race_with_cancellations(world: World) -> None:
             world.server.runs.stop(runs[1].id, None, "race"),
         )
         await world.check()
-    left = await world.sql("SELECT 1 FROM step_runs s JOIN leases l ON l.step_run_id = s.id WHERE s.status <> 'QUEUED' AND l.ended_at IS NULL")
+    left = await world.sql(
+        "SELECT 1 FROM step_runs s JOIN leases l ON l.step_run_id = s.id WHERE s.status <> 'QUEUED' AND l.ended_at IS NULL"
+    )
     assert left == []
 
 

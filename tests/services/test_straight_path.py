@@ -2,7 +2,6 @@
 
 from arcentra_server.domain.execution import Release
 from arcentra_server.domain.states import RunStatus, StepStatus
-from tests.support.shapes import OWN
 from tests.support.world import World, step_name
 
 
@@ -62,7 +61,7 @@ async def test_next_step_follows_at_once_on_the_same_agent(world: World) -> None
 
 
 async def test_step_with_a_selector_of_its_own_goes_elsewhere_and_the_job_comes_back(world: World) -> None:
-    home, other = await world.agent("x"), await world.agent("y", **OWN)
+    home, other = await world.agent("x"), await world.agent("y", own="yes")
     world.server.links.online.remove(other)
     run = await world.start(".*.")
     await world.server.schedule()
@@ -74,6 +73,8 @@ async def test_step_with_a_selector_of_its_own_goes_elsewhere_and_the_job_comes_
     assert await run.status() is RunStatus.SUCCESS
     assert (await run.step("a2")).agent_id == other
     assert (await run.step("a3")).agent_id == home
+    job = await run.job_id("a")
+    assert set(world.server.links.releases) == {Release(home, job), Release(other, job)}
 
 
 async def test_stages_follow_each_other_and_jobs_run_side_by_side(world: World) -> None:
@@ -81,7 +82,7 @@ async def test_stages_follow_each_other_and_jobs_run_side_by_side(world: World) 
     run = await world.start(". . | . .")
     assert await world.server.schedule() == 2
     assert await run.states() == "Q Q P P"
-    first, second = world.take(agent)
+    first, second = sorted(world.take(agent), key=step_name)
     for dispatch in (first, second):
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     await world.end(first)

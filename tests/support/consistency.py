@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
@@ -101,19 +101,28 @@ def _jobs(rows: _Rows) -> Iterator[str]:
         for job in jobs:
             steps = rows.last_attempts(job["id"])
             states = [StepStatus(step["status"]) for step in steps]
-            ended = [(StepStatus(s["status"]), s["continue_on_error"]) for s in steps if s["finished_at"]]
+            ended = [step for step in steps if step["finished_at"]]
+            outcome = rollup.job_outcome((StepStatus(step["status"]), step["continue_on_error"]) for step in ended)
+            if _given_up(job, ended):
+                outcome = rollup.graver(outcome, RunStatus.FAILED)
             counted = {
                 "total_steps": len(steps),
                 "completed_steps": len(ended),
                 "failed_steps": sum(state in STEP_FAILURES for state in states),
                 "running_steps": states.count(StepStatus.RUNNING),
-                "outcome": rollup.job_outcome(ended).value,
-                "status": _job_status(steps, states, rollup.job_outcome(ended)).value,
+                "outcome": outcome.value,
+                "status": _job_status(steps, states, outcome).value,
             }
             yield from _differences(f"job {job['name']} {job['id']}", job, counted)
             for place, state in enumerate(states):
                 if state in _ACTIVE and not all(before.terminal for before in states[:place]):
                     yield f"step {place + 1} of job {job['id']} is {state} before its turn: {states}"
+
+
+def _given_up(job: Row, ended: Sequence[Row]) -> bool:
+    """Answer whether the agent of a job said that the job failed, which outranks what its steps tolerate."""
+    told = any(step["status"] == StepStatus.SKIPPED or step["failure_reason"] == "internal" for step in ended)
+    return told and job["status"] == RunStatus.FAILED and bool(job["error_message"])
 
 
 def _job_status(steps: Sequence[Row], states: Sequence[StepStatus], outcome: RunStatus) -> RunStatus:
@@ -197,7 +206,7 @@ async def _events(tx: Tx) -> Iterator[str]:
     return iter(problems)
 
 
-def _differences(name: str, row: Row, counted: dict[str, object]) -> Iterator[str]:
+def _differences(name: str, row: Row, counted: Mapping[str, object]) -> Iterator[str]:
     for column, value in counted.items():
         if row[column] != value:
             yield f"{name}: {column} is {row[column]!r}, counted {value!r}"

@@ -42,7 +42,7 @@ class RunChecks:
         for step in store.steps.values():
             places = (step.id in store.queue) + leased[step.id]
             assert places == (step.status in _STARTED), f"{step.status} in {places} places"
-            assert step.status is not StepStatus.RUNNING or leased[step.id]
+            assert step.status is not StepStatus.RUNNING or (leased[step.id] and step.id in store.started)
         assert all(row.held == store.run.paused for row in store.queue.values())
 
     def _check_ends(self) -> None:
@@ -78,6 +78,7 @@ class RunChecks:
             outcome = rollup.job_outcome((step.status, step.continue_on_error) for step in ended)
             assert job.outcome is outcome
             begun = any(step.id in store.started for step in steps)
+            assert job.id in store.started or not begun, "a job has begun and has no start"
             assert job.status is _job_status(steps, outcome, begun=begun), f"{job.status}: {steps}"
 
     def _check_run(self) -> None:
@@ -98,6 +99,7 @@ class RunChecks:
             assert not store.leases
         else:
             assert (run.status is RunStatus.PAUSED) == run.paused or run.stopped
+            assert not (run.stopped and run.paused)
             assert run.status is not RunStatus.PENDING or not running
 
     def _check_events(self) -> None:

@@ -123,14 +123,14 @@ class LedgerStore:
 
     def _settle(self, ledger: Ledger) -> None:
         while ledger.due:
-            due = ledger.due.pop(0)
+            due = ledger.next_due()
             in_stage = [job.id for job in self.jobs.values() if job.stage_index == due.index]
             self._load_jobs(ledger, in_stage, ())
             jobs = [ledger.jobs[job_id] for job_id in in_stage]
             if due.skip:
-                ledger.skip_jobs(jobs)
+                ledger.skip_stage(ledger.runs[due.run_id], due.index, jobs)
             else:
-                ledger.open_stage(ledger.runs[due.run_id], jobs)
+                ledger.open_stage(ledger.runs[due.run_id], due.index, jobs)
 
     # Writing
 
@@ -138,6 +138,7 @@ class LedgerStore:
         for step_id, before in ledger.steps_before.items():
             self._write_step(ledger.steps[step_id], before)
         self.started |= ledger.started_steps & ledger.steps_before.keys()
+        self.started |= ledger.started_jobs & ledger.jobs_before.keys()
         for lease_id, reason in ledger.ended_leases.items():
             del self.leases[lease_id]
             self.ended_leases[lease_id] = reason

@@ -31,7 +31,8 @@ def shape(
     stages = []
     for index, words in enumerate(text.split("|")):
         jobs = []
-        for word, name in zip(words.split(), names, strict=False):
+        for word in words.split():
+            name = next(names)
             steps = tuple(_step(f"{name}{number}", kind, limits) for number, kind in enumerate(word, 1))
             jobs.append(JobSpec(name, steps, timeout_ms=limits.get(name), selector=(selectors or {}).get(name)))
         stages.append(StageSpec(f"stage-{index}", tuple(jobs)))

@@ -138,7 +138,9 @@ class World:
 
     async def agent(self, name: str, capacity: int = 1, *, online: bool = True, **labels: str) -> UUID:
         """Let an agent join and say that it is alive; `online`: it holds a channel to the server."""
-        joined = await self.server.agents.register(self._registration, AgentFacts(name, capacity=capacity, labels=labels))
+        joined = await self.server.agents.register(
+            self._registration, AgentFacts(name, capacity=capacity, labels=labels)
+        )
         await self.server.agents.heartbeat(joined.agent_id)
         if online:
             self.server.links.online.add(joined.agent_id)
@@ -187,7 +189,7 @@ class World:
 
         `outcomes` are by step name, SUCCESS where there is none.
         """
-        done = []
+        done: list[str] = []
         while True:
             await self.server.schedule()
             if not (dispatches := self.take(agent)):

@@ -64,12 +64,12 @@ async def load_run(tx: Tx, ledger: Ledger, run_id: UUID) -> RunState | None:
 async def settle_stages(tx: Tx, ledger: Ledger) -> None:
     """Open or skip the stages that became due, and those that become due by that."""
     while ledger.due:
-        due = ledger.due.pop(0)
+        due = ledger.next_due()
         jobs = await _load_stage(tx, ledger, due)
         if due.skip:
-            ledger.skip_jobs(jobs)
+            ledger.skip_stage(ledger.runs[due.run_id], due.index, jobs)
         else:
-            ledger.open_stage(ledger.runs[due.run_id], jobs)
+            ledger.open_stage(ledger.runs[due.run_id], due.index, jobs)
 
 
 async def _load_stage(tx: Tx, ledger: Ledger, due: StageDue) -> list[JobState]:

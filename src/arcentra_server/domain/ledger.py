@@ -75,7 +75,8 @@ class Ledger(LedgerBook):
         if step.status.terminal:
             raise InvalidTransition(FINISHED)
         if step.status is StepStatus.RUNNING:
-            if step.cancel_cause is None:
+            # A timeout that its step tolerates lets the job go on; a request does not, whichever came first.
+            if step.cancel_cause is not CancelCause.REQUEST:
                 self._touch_step(step)
                 step.cancel_cause, step.cancel_reason = cause, reason
             if step.lease is not None:
@@ -124,23 +125,33 @@ class Ledger(LedgerBook):
             self._finish(step, StepStatus.CANCELLED)
             return
         if step.cancel_cause is not None:
-            self._finish(step, _cancelled_as(step))
+            self._finish(step, _cancelled_as(step), agent_gone=True)
             return
         step.failure_reason = FailureReason.AGENT_LOST
-        self._finish(step, StepStatus.FAILED)
+        self._finish(step, StepStatus.FAILED, agent_gone=True)
 
     def fail_job(self, job: JobState, message: str) -> None:
-        """End a job that its agent gave up: the running step fails, the rest is skipped."""
-        for step in self._pending.get(job.id, []):
-            if step.status in (StepStatus.RUNNING, StepStatus.QUEUED):
-                step.error_message, step.failure_reason = message, FailureReason.INTERNAL
-                if step.status is StepStatus.QUEUED:
-                    self._finish(step, StepStatus.CANCELLED)
-                else:
-                    self._finish(step, StepStatus.FAILED)
-                return
+        """End a job that its agent gave up: the running step fails, the rest is skipped, whatever they tolerate."""
+        steps = self._pending.get(job.id, [])
+        running = next((step for step in steps if step.status is StepStatus.RUNNING), None)
+        if running is not None and running.cancel_cause is not None:
+            self._finish(running, _cancelled_as(running))
+            return
+        self._touch_job(job)
+        job.outcome = rollup.graver(job.outcome, RunStatus.FAILED)
+        job.error_message = message
+        if running is not None:
+            running.error_message, running.failure_reason = message, FailureReason.INTERNAL
+            self._finish(running, StepStatus.FAILED)
+        else:
+            self._skip_rest(job)
+            self._finish_job(job, self.runs[job.run_id])
 
-    def open_stage(self, run: RunState, jobs: Iterable[JobState]) -> None:
+    def next_due(self) -> StageDue:
+        """Take the next stage whose turn has come; its jobs are to be loaded, then opened or skipped."""
+        return self.due.pop(next(iter(self.due)))
+
+    def open_stage(self, run: RunState, index: int, jobs: Iterable[JobState]) -> None:
         """Queue the first step of each job of a stage whose turn has come."""
         for job in jobs:
             first = next((s for s in self._pending.get(job.id, []) if s.status is StepStatus.PENDING), None)
@@ -149,13 +160,15 @@ class Ledger(LedgerBook):
                 self._enqueue(first, None)
             elif not job.status.terminal:
                 self._finish_job(job, run)
+        self._pass_stage(run, index)
 
-    def skip_jobs(self, jobs: Iterable[JobState]) -> None:
-        """Skip jobs that will never have their turn, with all their steps."""
+    def skip_stage(self, run: RunState, index: int, jobs: Iterable[JobState]) -> None:
+        """Skip the jobs of a stage that will never have its turn, with all their steps."""
         for job in jobs:
             if not job.status.terminal:
                 self._skip_rest(job)
-                self._finish_job(job, self.runs[job.run_id])
+                self._finish_job(job, run)
+        self._pass_stage(run, index)
 
     def add_step(self, step: StepState, *, queue: bool) -> None:
         """Take a step run that was stored after its run began; `queue`: it is its turn already."""
@@ -163,7 +176,7 @@ class Ledger(LedgerBook):
         self._touch_job(job)
         job.total_steps += 1
         self.add_jobs((), [step])
-        self._created(step, run)
+        self._step_created(step, run)
         if queue:
             self._set_step(step, StepStatus.QUEUED)
             self._enqueue(step, None)
@@ -176,6 +189,7 @@ class Ledger(LedgerBook):
         self.stages[run.id, job.stage_index].open_jobs += 1
         self.changed_stages.add((run.id, job.stage_index))
         self.add_jobs([job], ())
+        self._job_created(job, run)
 
     def reopen(self, run: RunState, jobs: Iterable[JobState], steps: Iterable[StepState], first: UUID) -> None:
         """Open jobs again for new attempts of all their steps, which are stored as PENDING.
@@ -185,7 +199,11 @@ class Ledger(LedgerBook):
             jobs: The jobs to open: the one that is retried, and those that were skipped because of it.
             steps: The new attempts, in order.
             first: The step that is queued now; the others wait for their turn.
+
+        Raises:
+            InvalidTransition: the run is being stopped, or is at another stage by now.
         """
+        self._check_reopen(run, self.jobs[self._step_of(steps, first).job_id])
         self._touch_run(run)
         reopened = {job.id for job in jobs}
         for job in jobs:
@@ -205,11 +223,31 @@ class Ledger(LedgerBook):
             self._set_run(run, RunStatus.RUNNING)
         for step in steps:
             self.add_jobs((), [step])
-            self._created(step, run)
+            self._step_created(step, run)
         self._set_step(self.steps[first], StepStatus.QUEUED)
         self._enqueue(self.steps[first], None)
 
     # What follows from it
+
+    @staticmethod
+    def _step_of(steps: Iterable[StepState], step_id: UUID) -> StepState:
+        return next(step for step in steps if step.id == step_id)
+
+    def _check_reopen(self, run: RunState, job: JobState) -> None:
+        """Refuse to open a job while its run goes on without it: before its stage's turn, or after it."""
+        if run.status.terminal:
+            return
+        if run.stopped:
+            raise InvalidTransition("the run is being stopped: retry when it has ended")
+        now = min((index for (run_id, index), stage in self.stages.items() if run_id == run.id and stage.open_jobs))
+        if job.stage_index != now:
+            raise InvalidTransition("the run is at another stage: retry when it has ended")
+
+    def _pass_stage(self, run: RunState, index: int) -> None:
+        """Make the next stage due when this one has no open job left."""
+        if self.stages[run.id, index].open_jobs == 0 and index + 1 < run.stage_count and not run.status.terminal:
+            skip = rollup.blocks(run.outcome) or run.stopped
+            self.due[run.id, index + 1] = StageDue(run.id, index + 1, skip)
 
     def _repeat(self, step: StepState, report: StepReport) -> None:
         if step.agent_id != report.agent_id:
@@ -238,6 +276,7 @@ class Ledger(LedgerBook):
 
     def _finish_reported(self, step: StepState, report: StepReport) -> None:
         check_step_transition(step.status, report.status)
+        step.agent_id = report.agent_id
         step.exit_code = report.exit_code
         step.error_message = report.error_message
         step.metrics = report.metrics
@@ -252,7 +291,7 @@ class Ledger(LedgerBook):
             step.failure_reason = FailureReason.TIMEOUT
         self._finish(step, report.status)
 
-    def _finish(self, step: StepState, status: StepStatus) -> None:
+    def _finish(self, step: StepState, status: StepStatus, *, agent_gone: bool = False) -> None:
         job, run = self.jobs[step.job_id], self.runs[step.run_id]
         self._touch_job(job)
         if step.status is StepStatus.RUNNING:
@@ -264,6 +303,10 @@ class Ledger(LedgerBook):
             self._skip_rest(job)
         else:
             following = next((s for s in self._pending[job.id] if s.status is StepStatus.PENDING), None)
+            if following is not None and agent_gone and not following.own_selector:
+                following.error_message, following.failure_reason = step.error_message, FailureReason.AGENT_LOST
+                self._finish(following, StepStatus.CANCELLED)
+                return
             if following is not None:
                 self._queue_following(following, job, run, agent_id)
                 return
@@ -321,9 +364,8 @@ class Ledger(LedgerBook):
         self.changed_stages.add((run.id, job.stage_index))
         if run.completed_jobs == run.total_jobs:
             self._finish_run(run)
-        elif stage.open_jobs == 0 and stage.index + 1 < run.stage_count:
-            skip = rollup.blocks(run.outcome) or run.stopped
-            self.due.append(StageDue(run.id, stage.index + 1, skip))
+        else:
+            self._pass_stage(run, job.stage_index)
 
     def _finish_run(self, run: RunState) -> None:
         if run.stopped:

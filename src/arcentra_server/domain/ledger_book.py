@@ -54,7 +54,7 @@ class LedgerBook:
         self.events: list[Event] = []
         self.cancels: list[CancelCommand] = []
         self.releases: list[Release] = []
-        self.due: list[StageDue] = []
+        self.due: dict[tuple[UUID, int], StageDue] = {}
 
     # Loading
 
@@ -97,9 +97,14 @@ class LedgerBook:
     def _touch_run(self, run: RunState) -> None:
         self.runs_before.setdefault(run.id, run.status)
 
-    def _created(self, step: StepState, run: RunState) -> None:
+    def _step_created(self, step: StepState, run: RunState) -> None:
         self.events.append(
             Event(Resource.STEP, run.pipeline_id, run.id, step.job_id, step.id, None, step.status.value, None)
+        )
+
+    def _job_created(self, job: JobState, run: RunState) -> None:
+        self.events.append(
+            Event(Resource.JOB, run.pipeline_id, run.id, job.id, None, None, job.status.value, None, job.total_steps)
         )
 
     def _set_step(self, step: StepState, status: StepStatus) -> None:

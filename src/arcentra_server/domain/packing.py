@@ -45,7 +45,7 @@ def is_costly(compression: Compression, data: bytes, raw_size: int) -> bool:
     """Tell whether `check_packed` may take more than about a millisecond, because it has to unpack."""
     if compression is Compression.NONE or raw_size < _COSTLY_BYTES:
         return False
-    return compression is Compression.GZIP or _stated_size(data) is None
+    return compression is Compression.GZIP or not _states_size(data)
 
 
 def check_packed(compression: Compression, data: bytes, raw_size: int) -> None:
@@ -56,18 +56,15 @@ def check_packed(compression: Compression, data: bytes, raw_size: int) -> None:
     """
     if raw_size > LARGEST_BATCH:
         raise ValidationError.at("batch.raw_size", TOO_LARGE)
+    stated = _framed_size(data) if compression is Compression.ZSTD else None
+    if stated is None:
+        unpack(compression, data, raw_size)
+    elif stated > LARGEST_BATCH:
+        raise ValidationError.at("batch.data", TOO_LARGE)
+    elif stated != raw_size:
+        raise ValidationError.at("batch.raw_size", WRONG_SIZE)
     if len(data) > raw_size + (raw_size >> _OVERHEAD_SHIFT) + _OVERHEAD:
         raise ValidationError.at("batch.data", "data is much larger than raw_size")
-    if compression is Compression.ZSTD:
-        _check_frame(data)
-        stated = _stated_size(data)
-        if stated is not None:
-            if stated > LARGEST_BATCH:
-                raise ValidationError.at("batch.data", TOO_LARGE)
-            if stated != raw_size:
-                raise ValidationError.at("batch.raw_size", WRONG_SIZE)
-            return
-    unpack(compression, data, raw_size)
 
 
 def unpack(compression: Compression, data: bytes, raw_size: int) -> bytes:
@@ -118,27 +115,31 @@ def _check_end(raw: bytes, *, ended: bool, trailing: bytes) -> None:
         raise ValidationError.at("batch.data", DAMAGED)
 
 
-def _stated_size(frame: bytes) -> int | None:
+def _states_size(data: bytes) -> bool:
     try:
-        return zstd.get_frame_info(frame).decompressed_size
-    except zstd.ZstdError as error:
-        raise ValidationError.at("batch.data", DAMAGED) from error
+        return zstd.get_frame_info(data).decompressed_size is not None
+    except zstd.ZstdError:
+        return True  # it is none, which is found out at no cost
 
 
-def _check_frame(data: bytes) -> None:
-    """Check by the header (RFC 8878, section 3.1.1) that this is one frame, of no dictionary and no wide window."""
+def _framed_size(data: bytes) -> int | None:
+    """Return the size that a zstd frame states, None if it does not.
+
+    By the header (RFC 8878, section 3.1.1) it must be one frame, of no dictionary and no wide window.
+    """
     if data[:4] != _ZSTD_MAGIC:
         raise ValidationError.at("batch.data", DAMAGED)
     try:
-        size, dictionary = zstd.get_frame_size(data), zstd.get_frame_info(data).dictionary_id
+        size, info = zstd.get_frame_size(data), zstd.get_frame_info(data)
     except zstd.ZstdError as error:
         raise ValidationError.at("batch.data", DAMAGED) from error
     if size != len(data):
         raise ValidationError.at("batch.data", TRAILING)
-    if dictionary:
+    if info.dictionary_id:
         raise ValidationError.at("batch.data", "dictionaries are not supported")
     if not data[4] & _SINGLE_SEGMENT and _window(data[5]) > 1 << _WINDOW_LOG:
         raise ValidationError.at("batch.data", "the window of the frame exceeds 8 MiB")
+    return info.decompressed_size
 
 
 def _window(descriptor: int) -> int:

@@ -43,7 +43,7 @@ class Term:
                 # As in Kubernetes: a missing label is not one of the values.
                 return value is None or value not in self.values
             case Operator.GT | Operator.LT:
-                return _compare(self.operator, value, self.values[0])
+                return len(self.values) == 1 and _compare(self.operator, value, self.values[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,15 @@ _JOB_END = frozenset({R.SUCCESS, R.FAILED, R.CANCELLED, R.PARTIAL, R.TIMEOUT, R.
 _RUN_END = frozenset({R.SUCCESS, R.FAILED, R.CANCELLED, R.PARTIAL})
 
 JOB_TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
-    R.PENDING: frozenset({R.RUNNING, R.CANCELLED, R.SKIPPED, R.FAILED, R.TIMEOUT}),
+    # A queued step may end without having run, and its job with it.
+    R.PENDING: (_JOB_END | {R.RUNNING}) - {R.SUCCESS},
     R.RUNNING: _JOB_END - {R.SKIPPED},
     # Ended, and opened again by the retry of one of its steps.
     **dict.fromkeys(_JOB_END, frozenset({R.PENDING})),
 }
 
 RUN_TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
-    R.PENDING: frozenset({R.RUNNING, R.PAUSED, R.CANCELLED, R.FAILED}),
+    R.PENDING: _RUN_END | {R.RUNNING, R.PAUSED},
     R.RUNNING: _RUN_END | {R.PAUSED},
     # While it is paused its running steps may end, and with them the run.
     R.PAUSED: _RUN_END | {R.PENDING, R.RUNNING},

@@ -22,6 +22,11 @@ class Filter:
     pipeline_ids: frozenset[UUID] = field(default_factory=frozenset)
     job_name: str = ""
 
+    @property
+    def names_something(self) -> bool:
+        """Whether single things are named, rather than whatever there is."""
+        return bool(self.ids or self.job_ids or self.run_ids)
+
     def admits(
         self, resource: Resource, own_id: UUID, job_id: UUID | None, run_id: UUID | None, pipeline_id: UUID | None
     ) -> bool:

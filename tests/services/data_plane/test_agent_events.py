@@ -134,7 +134,9 @@ async def test_many_agents_and_doubled_calls_at_once(database: Database, service
         assert await stored(database, agent_id) == [(seq, f"e{seq}") for seq in range(1, 41)]
 
 
-async def test_two_processes_take_turns_for_one_agent(database: Database, service: AgentEventService, agent_id: UUID) -> None:
+async def test_two_processes_take_turns_for_one_agent(
+    database: Database, service: AgentEventService, agent_id: UUID
+) -> None:
     other = AgentEventService(database)
     async with asyncio.TaskGroup() as group:
         group.create_task(other.run())

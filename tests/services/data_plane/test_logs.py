@@ -36,7 +36,9 @@ async def logs(database: Database) -> AsyncIterator[LogService]:
         yield service
 
 
-async def step_of(database: Database, status: StepStatus = StepStatus.RUNNING, log_size: int | None = None) -> tuple[UUID, UUID]:
+async def step_of(
+    database: Database, status: StepStatus = StepStatus.RUNNING, log_size: int | None = None
+) -> tuple[UUID, UUID]:
     """An agent and a step run that it runs or ran."""
     async with database.transaction() as tx:
         agent_id = await factories.agent(tx)
@@ -44,7 +46,9 @@ async def step_of(database: Database, status: StepStatus = StepStatus.RUNNING, l
         return agent_id, await factories.step(tx, job_id, status=status, agent_id=agent_id, log_size=log_size)
 
 
-def batch(step_id: UUID, seq: int, raw: bytes, offset: int | None = None, kind: Compression = Compression.ZSTD) -> LogBatch:
+def batch(
+    step_id: UUID, seq: int, raw: bytes, offset: int | None = None, kind: Compression = Compression.ZSTD
+) -> LogBatch:
     data = {Compression.NONE: raw, Compression.GZIP: gzip.compress(raw), Compression.ZSTD: zstd.compress(raw)}[kind]
     return LogBatch(step_id, seq, offset, kind, data, len(raw))
 
@@ -92,7 +96,9 @@ async def test_batches_that_are_sent_again_are_accepted_and_stored_once(database
     assert text(await stored(logs, step_id)) == b"12345"
 
 
-async def test_a_batch_that_is_missing_stops_those_after_it_until_it_comes(database: Database, logs: LogService) -> None:
+async def test_a_batch_that_is_missing_stops_those_after_it_until_it_comes(
+    database: Database, logs: LogService
+) -> None:
     agent_id, step_id = await step_of(database)
     batches = [batch(step_id, seq, b"%d" % seq, offset=seq - 1) for seq in range(1, 5)]
     result = await push(logs, agent_id, batches[0], batches[2], batches[3])
@@ -117,7 +123,9 @@ async def test_a_declared_loss_is_a_gap_that_readers_see(database: Database, log
 async def test_a_log_past_its_limit_is_cut_and_says_so(database: Database) -> None:
     agent_id, step_id = await step_of(database)
     async with running(database, limit=10) as logs:
-        result = await push(logs, agent_id, batch(step_id, 1, b"12345678"), batch(step_id, 2, b"90abc"), batch(step_id, 3, b"d"))
+        result = await push(
+            logs, agent_id, batch(step_id, 1, b"12345678"), batch(step_id, 2, b"90abc"), batch(step_id, 3, b"d")
+        )
         assert result.status is AckStatus.PARTIAL_ACCEPTED
         assert [(item.seq, reason) for item, reason in result.rejections] == [
             (2, Reason.LIMIT_REACHED),
@@ -130,7 +138,9 @@ async def test_a_log_past_its_limit_is_cut_and_says_so(database: Database) -> No
         assert followed == [LogPiece(0, b"12345678"), LogPiece(8, b"", 6)]
 
 
-async def test_only_the_agent_that_has_or_had_the_step_run_may_send_its_log(database: Database, logs: LogService) -> None:
+async def test_only_the_agent_that_has_or_had_the_step_run_may_send_its_log(
+    database: Database, logs: LogService
+) -> None:
     owner, step_id = await step_of(database, StepStatus.SUCCESS)
     async with database.transaction() as tx:
         stranger = await factories.agent(tx)
@@ -196,7 +206,9 @@ async def test_without_follow_a_reader_ends_at_what_is_stored(database: Database
     assert [piece async for piece in logs.follow(step_id, 0, follow=False)] == [LogPiece(0, b"x")]
 
 
-async def test_a_log_of_unknown_size_is_complete_when_nothing_came_for_long(database: Database, logs: LogService) -> None:
+async def test_a_log_of_unknown_size_is_complete_when_nothing_came_for_long(
+    database: Database, logs: LogService
+) -> None:
     agent_id, step_id = await step_of(database, StepStatus.FAILED)
     await push(logs, agent_id, batch(step_id, 1, b"x"))
     async with database.transaction() as tx:

@@ -78,7 +78,9 @@ def test_an_event_of_a_step_run_that_is_held_is_stored() -> None:
 
 
 @given(st.data())
-def test_an_agent_that_sends_again_what_is_not_acknowledged_ends_with_everything_stored_once(data: st.DataObject) -> None:
+def test_an_agent_that_sends_again_what_is_not_acknowledged_ends_with_everything_stored_once(
+    data: st.DataObject,
+) -> None:
     """Calls cut, doubled, begun anywhere and answered or not: what is stored is always a prefix, and in the end all."""
     bad = data.draw(st.frozensets(st.integers(1, 12)))
     source = [event(seq, size=LARGEST_EVENT + 1 if seq in bad else 10) for seq in range(1, 13)]

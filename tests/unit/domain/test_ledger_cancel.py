@@ -73,6 +73,20 @@ def test_cancel_of_a_later_step_lets_the_running_one_end() -> None:
     assert (world.states(), world.run.status) == ("SxC", RunStatus.CANCELLED)
 
 
+def test_cancel_of_a_later_step_skips_what_has_not_started() -> None:
+    world = World("..")
+    world.cancel_step("a2")
+    assert (world.states(), world.store.queue, world.run.status) == ("xC", {}, RunStatus.CANCELLED)
+
+
+def test_cancel_of_a_later_step_takes_back_what_was_leased() -> None:
+    world = World("..")
+    world.claim("x", "a1")
+    world.cancel_step("a2")
+    assert (world.states(), world.store.leases) == ("xC", {})
+    assert world.store.cancels == [CancelCommand(AGENTS["x"], world.step("a1").id, "skipped")]
+
+
 def test_cancel_of_a_job_whose_stage_is_not_open() -> None:
     world = World(". | . | .")
     world.start("x", "a1")
@@ -191,6 +205,7 @@ def test_stop_ends_a_pause() -> None:
     world.start("x", "a1")
     world.pause()
     world.stop()
+    assert not world.run.paused
     world.report("x", "a1", S.CANCELLED)
     assert (world.run.status, world.run.paused) == (RunStatus.CANCELLED, False)
 

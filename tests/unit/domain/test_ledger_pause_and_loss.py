@@ -160,10 +160,13 @@ def test_running_step_whose_time_was_up_times_out_with_its_agent() -> None:
     assert (world.states(), world.step("a1").failure_reason) == ("T", FailureReason.TIMEOUT)
 
 
+@pytest.mark.parametrize("paused", [False, True])
 @pytest.mark.parametrize("cause", [None, CancelCause.TIMEOUT])
-def test_job_does_not_go_on_with_an_agent_that_is_gone(cause: CancelCause | None) -> None:
+def test_job_does_not_go_on_with_an_agent_that_is_gone(cause: CancelCause | None, paused: bool) -> None:
     world = World("?.")
     world.start("x", "a1")
+    if paused:
+        world.pause()
     if cause:
         world.cancel_step("a1", cause=cause)
     world.lose("a1", message="gone")

@@ -66,7 +66,7 @@ def test_way_back(status: S) -> None:
     refused(world, InvalidTransition, "x", "a1", status)
 
 
-@pytest.mark.parametrize("first", [S.SUCCESS, S.FAILED])
+@pytest.mark.parametrize("first", [S.SUCCESS, S.FAILED, S.TIMEOUT, S.CANCELLED])
 @pytest.mark.parametrize("then", [S.RUNNING, S.SUCCESS, S.FAILED, S.CANCELLED, S.TIMEOUT])
 def test_end_is_final(first: S, then: S) -> None:
     world = World(".")

@@ -14,9 +14,15 @@ RAW = b"a line of log\n" * 1_000
 
 def streamed(raw: bytes, **options: int) -> bytes:
     """A zstd frame that does not state its size."""
-    chosen = {zstd.CompressionParameter[name]: value for name, value in options.items()}
+    chosen: dict[int, int] = {zstd.CompressionParameter[name]: value for name, value in options.items()}
     encoder = zstd.ZstdCompressor(options=chosen)
     return encoder.compress(raw) + encoder.flush()
+
+
+def padded(raw: bytes, size: int) -> bytes:
+    """A gzip member whose header has an extra field of this size."""
+    packed = gzip.compress(raw)
+    return packed[:3] + b"\x04" + packed[4:10] + struct.pack("<H", size) + bytes(size) + packed[10:]
 
 
 GOOD = [
@@ -61,13 +67,21 @@ BAD = [
     ("zstd: cut off", Compression.ZSTD, zstd.compress(RAW)[:-1], len(RAW), packing.DAMAGED),
     ("zstd: none at all", Compression.ZSTD, RAW, len(RAW), packing.DAMAGED),
     ("zstd: too short", Compression.ZSTD, b"\x28\xb5", 0, packing.DAMAGED),
-    ("zstd: only skippable", Compression.ZSTD, b"\x50\x2a\x4d\x18" + struct.pack("<I", 4) + b"abcd", 0, packing.DAMAGED),
+    (
+        "zstd: only skippable",
+        Compression.ZSTD,
+        b"\x50\x2a\x4d\x18" + struct.pack("<I", 4) + b"abcd",
+        0,
+        packing.DAMAGED,
+    ),
     ("zstd: wide window", Compression.ZSTD, streamed(RAW, window_log=27), len(RAW), "window"),
-    ("padding", Compression.NONE, bytes(5_000), 10, "much larger"),
+    ("gzip: padding", Compression.GZIP, padded(b"x", 5_000), 1, "much larger"),
 ]
 
 
-@pytest.mark.parametrize(("compression", "data", "raw_size", "message"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
+@pytest.mark.parametrize(
+    ("compression", "data", "raw_size", "message"), [case[1:] for case in BAD], ids=[c[0] for c in BAD]
+)
 def test_a_bad_batch_is_refused(compression: Compression, data: bytes, raw_size: int, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         check_packed(compression, data, raw_size)

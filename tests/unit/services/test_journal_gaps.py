@@ -1,22 +1,11 @@
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from arcentra_server.db.events import EventRow, Snapshot
-from arcentra_server.domain.execution import Resource
 from arcentra_server.services.journal.gaps import Gaps
-
-AT = datetime(2026, 1, 1, tzinfo=UTC)
-RUN = UUID(int=1)
-
-
-def row(identity: int, xid: int) -> EventRow:
-    return EventRow(
-        identity, xid, AT, Resource.RUN, None, RUN, None, None, None, "RUNNING", None, 0, 0, 0, 0, 0, "", ""
-    )
+from tests.support.journal import event_row
 
 
 @dataclass
@@ -45,7 +34,9 @@ class FakeDatabase:
         return Snapshot(min(self.running, default=self.next_xid), self.next_xid, frozenset(self.running))
 
     def visible(self, after: int, limit: int) -> list[EventRow]:
-        return [row(identity, self.committed[identity]) for identity in sorted(self.committed) if identity > after][:limit]
+        return [
+            event_row(identity, xid=self.committed[identity]) for identity in sorted(self.committed) if identity > after
+        ][:limit]
 
     def step(self, data: st.DataObject) -> None:
         match data.draw(st.sampled_from(["begin", "write", "write", "commit", "commit", "rollback"])):

@@ -117,7 +117,9 @@ class StatusStreams:
             scope = await resolve(tx, wanted)
             found: list[tuple[State, Cursor]] = []
             if told_until != END:
-                rest = [s for s in await states(tx, wanted, unfinished=not scope.named) if key(s[0]) > told_until]
+                rest = [
+                    s for s in await states(tx, wanted, unfinished=not wanted.names_something) if key(s[0]) > told_until
+                ]
                 found = [(state, cursor.seen(View(key(state[0]), moment), last)) for state in rest]
                 cursor = cursor.seen(View(END, moment), last)
                 if found:

@@ -1,0 +1,110 @@
+"""Natural batching: who shares a commit, in what order, and who fails with whom."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from arcentra_server.db.batcher import Batcher
+from arcentra_server.domain.errors import Unavailable
+
+Numbers = Batcher[int, int]
+
+
+class Ledger:
+    """Commits numbers and remembers the batches; a commit waits for `gate`, and a negative number is refused."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+
+    async def commit(self, batch: Sequence[int]) -> list[int]:
+        self.batches.append(list(batch))
+        self.entered.set()
+        await self.gate.wait()
+        if any(number < 0 for number in batch):
+            raise ValueError("negative")
+        return [number * 2 for number in batch]
+
+
+@asynccontextmanager
+async def running(
+    commit: Callable[[Sequence[int]], Awaitable[Sequence[int]]], largest: int = 100
+) -> AsyncIterator[Numbers]:
+    batcher: Numbers = Batcher(commit, largest=largest)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(batcher.run())
+        yield batcher
+        batcher.close()
+
+
+async def test_what_arrives_during_a_commit_shares_the_next() -> None:
+    ledger = Ledger()
+    ledger.gate.clear()
+    async with running(ledger.commit) as batcher:
+        first = batcher.submit(1)
+        await ledger.entered.wait()
+        others = [batcher.submit(number) for number in (2, 3, 4)]
+        ledger.gate.set()
+        assert await first == 2
+        assert await asyncio.gather(*others) == [4, 6, 8]
+    assert ledger.batches == [[1], [2, 3, 4]]
+
+
+async def test_batches_are_bounded_and_keep_the_order() -> None:
+    ledger = Ledger()
+    async with running(ledger.commit, largest=3) as batcher:
+        futures = [batcher.submit(number) for number in range(8)]
+        await asyncio.gather(*futures)
+    assert ledger.batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+async def test_poisoned_item_fails_alone() -> None:
+    ledger = Ledger()
+    async with running(ledger.commit) as batcher:
+        futures = [batcher.submit(number) for number in (1, -2, 3)]
+        done = await asyncio.gather(*futures, return_exceptions=True)
+    assert (done[0], type(done[1]), done[2]) == (2, ValueError, 6)
+    assert ledger.batches == [[1, -2, 3], [1], [-2], [3]]
+
+
+async def test_caller_that_went_away_harms_nobody() -> None:
+    ledger = Ledger()
+    ledger.gate.clear()
+    async with running(ledger.commit) as batcher:
+        batcher.submit(0)
+        await ledger.entered.wait()
+        gone, gone_and_bad, stays = batcher.submit(1), batcher.submit(-1), batcher.submit(2)
+        gone.cancel()
+        gone_and_bad.cancel()
+        ledger.gate.set()
+        assert await stays == 4
+
+
+async def test_close_commits_the_rest_and_takes_nothing_more() -> None:
+    ledger = Ledger()
+    batcher: Numbers = Batcher(ledger.commit)
+    futures = [batcher.submit(number) for number in (1, 2)]
+    batcher.close()
+    with pytest.raises(Unavailable):
+        await batcher.submit(3)
+    await batcher.run()
+    assert [future.result() for future in futures] == [2, 4]
+
+
+async def test_everyone_is_told_at_once_that_the_database_is_away() -> None:
+    """One try for all of them: a try for each would keep the last waiting for as many time limits as there are items."""
+    tries = 0
+
+    async def commit(_: Sequence[int]) -> list[int]:
+        nonlocal tries
+        tries += 1
+        raise Unavailable("the database is not reachable")
+
+    async with running(commit) as batcher:
+        done = await asyncio.gather(*(batcher.submit(number) for number in range(50)), return_exceptions=True)
+    assert {type(answer) for answer in done} == {Unavailable}
+    assert tries == 1

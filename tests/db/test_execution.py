@@ -1,0 +1,136 @@
+"""Loading and writing a ledger: what is locked, and what a write does that comes too late."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from arcentra_server.db import execution, execution_write
+from arcentra_server.db.engine import Tx, new_id
+from arcentra_server.domain.errors import InvalidTransition, WriteConflict
+from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.states import RunStatus, StepStatus
+from tests.support.world import World
+
+
+@pytest.fixture
+async def world(dsn: str) -> AsyncIterator[World]:
+    async with World(dsn) as world:
+        yield world
+        await world.check()
+
+
+def _ledger() -> Ledger:
+    return Ledger(new_id, lambda _, __: True)
+
+
+async def test_run_is_loaded_whole_as_far_as_it_is_unfinished(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(". .. | .")
+    await world.server.schedule()
+    await world.end(await world.begin(agent))
+    ledger = _ledger()
+    async with world.database.transaction() as tx:
+        state = await execution.load_run(tx, ledger, run.id)
+        assert await execution.load_run(tx, ledger, run.pipeline_id) is None
+    assert state is not None
+    assert (len(ledger.jobs), len(ledger.stages)) == (3, 2)
+    assert all(not step.status.terminal for step in ledger.steps.values())
+
+
+async def test_two_changes_of_a_run_come_one_after_the_other(world: World) -> None:
+    run = await world.start(".")
+    entered, order = asyncio.Event(), []
+
+    async def first(tx: Tx, ledger: Ledger) -> None:
+        await execution.load_run(tx, ledger, run.id)
+        entered.set()
+        while not await tx.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass  # the other one is on its way to the lock
+        order.append("first")
+
+    async def second(tx: Tx, ledger: Ledger) -> None:
+        await entered.wait()
+        await execution.load_run(tx, ledger, run.id)
+        order.append("second")
+
+    await asyncio.gather(world.server.store.change(first), world.server.store.change(second))
+    assert order == ["first", "second"]
+
+
+async def test_step_that_is_not_as_it_was_loaded_is_not_written(world: World) -> None:
+    run = await world.start(".")
+    step_id = await run.step_id("a1")
+    ledger = _ledger()
+    async with world.database.transaction() as tx:
+        await execution.load_steps(tx, ledger, [step_id])
+        ledger.cancel_step(ledger.steps[step_id], "")
+        ledger.steps_before[step_id] = StepStatus.RUNNING
+        with pytest.raises(WriteConflict):
+            await execution_write.write(tx, ledger)
+
+
+async def test_change_that_meets_a_claim_is_made_again(world: World) -> None:
+    await world.agent("x")
+    run = await world.start(".")
+    step_id = await run.step_id("a1")
+    tries = 0
+
+    async def decide(tx: Tx, ledger: Ledger) -> None:
+        nonlocal tries
+        tries += 1
+        await execution.load_steps(tx, ledger, [step_id])
+        if tries == 1:
+            assert await world.server.schedule() == 1
+        ledger.cancel_step(ledger.steps[step_id], "late")
+
+    await world.server.store.change(decide)
+    assert (tries, await run.states()) == (2, "C")
+    assert await world.value("SELECT end_reason FROM leases") == "CANCELLED"
+    assert len(world.server.links.cancels) == 1
+
+
+async def test_change_that_always_conflicts_gives_up(world: World) -> None:
+    tries = 0
+
+    async def decide(_: Tx, __: Ledger) -> None:
+        nonlocal tries
+        tries += 1
+        raise WriteConflict("always")
+
+    with pytest.raises(WriteConflict):
+        await world.server.store.change(decide)
+    assert tries == 5
+
+
+async def test_refused_change_leaves_nothing_behind(world: World) -> None:
+    run = await world.start(". .")
+
+    async def decide(tx: Tx, ledger: Ledger) -> None:
+        state = await execution.load_run(tx, ledger, run.id)
+        assert state is not None
+        ledger.stop_run(state, "enough")
+        raise InvalidTransition("after all")
+
+    with pytest.raises(InvalidTransition):
+        await world.server.store.change(decide)
+    assert (await run.states(), await run.status()) == ("Q Q", RunStatus.PENDING)
+    assert world.server.links.cancels == []
+
+
+async def test_changes_of_many_runs_in_any_order_do_not_block_each_other(world: World) -> None:
+    pipeline = await world.pipeline(". | .")
+    runs = [await world.trigger(pipeline) for _ in range(12)]
+    steps = [await run.step_id("a1") for run in runs]
+
+    async def cancel(chosen: list[int]) -> None:
+        async def decide(tx: Tx, ledger: Ledger) -> None:
+            await execution.load_steps(tx, ledger, [steps[number] for number in chosen])
+            for number in chosen:
+                if not ledger.steps[steps[number]].status.terminal:
+                    ledger.cancel_step(ledger.steps[steps[number]], "")
+
+        await world.server.store.change(decide)
+
+    await asyncio.gather(*(cancel(order) for order in ([*range(12)], [*range(11, -1, -1)], [5, 0, 11], [11, 6])))
+    assert {await run.status() for run in runs} == {RunStatus.CANCELLED}

@@ -1,0 +1,201 @@
+"""Agents join, are heard of, and leave."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from arcentra_server.domain.errors import NotFound, Unauthenticated
+from arcentra_server.domain.identity import Role, TokenKind
+from arcentra_server.domain.states import AgentStatus, RunStatus, StepStatus
+from arcentra_server.services.agents import AgentFacts
+from tests.support.world import World, step_name
+
+UNKNOWN = UUID(int=7)
+
+
+async def _token(world: World, max_uses: int | None = None, ttl: timedelta | None = None) -> str:
+    return await world.server.auth.issue(
+        TokenKind.REGISTRATION, "join", Role.AGENT, labels={"pool": "a"}, max_uses=max_uses, ttl=ttl
+    )
+
+
+async def test_agent_joins_and_comes_back(world: World) -> None:
+    facts = AgentFacts("x", "192.0.2.1", "linux", "amd64", "1.0", 4, {"os": "linux"})
+    joined = await world.server.agents.register(await _token(world), facts)
+    caller = await world.server.auth.authenticate(joined.token, "peer")
+    assert (caller.agent_id, caller.role, caller.name) == (joined.agent_id, Role.AGENT, "x")
+    again = await world.server.agents.register_again(joined.agent_id, joined.token, AgentFacts("x2", capacity=2))
+    assert (again.agent_id, again.token) == (joined.agent_id, joined.token)
+    [row] = await world.server.agents.list_all()
+    assert (row.name, row.capacity, row.labels, row.status) == ("x2", 2, {"pool": "a"}, AgentStatus.OFFLINE)
+    nameless = await world.server.agents.register(await _token(world), AgentFacts(""))
+    assert [row.name.startswith("agent-") for row in await world.server.agents.list_all()] == [True, False]
+    assert nameless.agent_id != joined.agent_id
+    with pytest.raises(NotFound):
+        await world.server.agents.register_again(UNKNOWN, "", facts)
+
+
+async def test_registration_token_is_used_up(world: World) -> None:
+    once = await _token(world, max_uses=1)
+    await world.server.agents.register(once, AgentFacts("x"))
+    for bad in (once, once[:-3] + "abc", "arc_reg_unknown_secret", "nothing", ""):
+        with pytest.raises(Unauthenticated, match=r"^invalid registration token$"):
+            await world.server.agents.register(bad, AgentFacts("y"))
+    assert len(await world.server.agents.list_all()) == 1
+
+
+async def test_registration_token_expires_and_is_revoked(world: World) -> None:
+    expired, revoked = await _token(world, ttl=timedelta(seconds=-1)), await _token(world)
+    await world.sql("UPDATE tokens SET revoked_at = clock_timestamp() WHERE id = $1", revoked.split("_")[2])
+    user = await world.server.auth.issue(TokenKind.USER, "admin", Role.ADMIN)
+    for bad in (expired, revoked, user):
+        with pytest.raises(Unauthenticated):
+            await world.server.agents.register(bad, AgentFacts("x"))
+    await world.server.agents.register(await _token(world, ttl=timedelta(hours=1)), AgentFacts("x"))
+
+
+async def test_uses_are_counted_exactly_when_many_register_at_once(world: World) -> None:
+    token = await _token(world, max_uses=3)
+    done = await asyncio.gather(
+        *(world.server.agents.register(token, AgentFacts(f"x{number}")) for number in range(12)),
+        return_exceptions=True,
+    )
+    refused = [error for error in done if isinstance(error, BaseException)]
+    assert (len(done) - len(refused), {type(error) for error in refused}) == (3, {Unauthenticated})
+    assert len(await world.server.agents.list_all()) == 3
+
+
+async def test_heartbeats_tell_what_an_agent_is_doing(world: World) -> None:
+    agent = await world.agent("x", 2)
+    await world.start(". .")
+
+    async def heard() -> AgentStatus:
+        await world.server.agents.heartbeat(agent)
+        [row] = await world.server.agents.list_all()
+        return row.status
+
+    assert await heard() is AgentStatus.IDLE
+    await world.server.schedule()
+    assert await heard() is AgentStatus.BUSY
+    one, two = world.take(agent)
+    for dispatch in (one, two):
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    await world.end(one)
+    assert await heard() is AgentStatus.ONLINE
+    await world.end(two)
+    assert await heard() is AgentStatus.IDLE
+    told = await world.sql("SELECT status FROM events WHERE resource = 'agent' ORDER BY id")
+    assert [row["status"] for row in told] == ["OFFLINE", "IDLE", "BUSY", "ONLINE", "IDLE"]
+
+
+async def test_heartbeats_of_many_agents_and_of_none(world: World) -> None:
+    agents = [await world.agent(f"x{number}", online=False) for number in range(5)]
+    await world.sql("UPDATE agents SET lease_until = clock_timestamp() - interval '1 s'")
+    await asyncio.gather(*(world.server.agents.heartbeat(agent) for agent in [*agents, UNKNOWN, *agents]))
+    assert await world.value("SELECT count(*) FROM agents WHERE lease_until > clock_timestamp()") == 5
+
+
+async def test_heartbeat_that_cannot_be_stored_fails_alone(world: World) -> None:
+    agents = [await world.agent(f"x{number}", online=False) for number in range(3)]
+    capacities = (2, 0, 3)
+    beats = [world.server.agents.heartbeat(*pair) for pair in zip(agents, capacities, strict=True)]
+    done = await asyncio.gather(*beats, return_exceptions=True)
+    assert [isinstance(answer, Exception) for answer in done] == [False, True, False]
+    assert [row.capacity for row in await world.server.agents.list_all()] == [2, 1, 3]
+
+
+async def test_server_start_gives_every_agent_a_full_lease(world: World) -> None:
+    await world.agent("x")
+    gone = await world.agent("y")
+    await world.server.agents.register(await _token(world), AgentFacts("never heard of"))
+    await world.server.agents.unregister(gone, "")
+    await world.sql("UPDATE agents SET lease_until = clock_timestamp() - interval '1 h' WHERE lease_until IS NOT NULL")
+    assert await world.server.agents.rearm() == 1
+    await world.server.reaper.run_once()
+    assert await world.value("SELECT status FROM agents WHERE name = 'x'") == "IDLE"
+
+
+async def test_metrics_are_kept(world: World) -> None:
+    agent = await world.agent("x")
+    await world.server.agents.record_metrics(agent, {"cpu": "5"})
+    [row] = await world.server.agents.list_all()
+    assert row.metrics == {"cpu": "5"}
+
+
+# An agent leaves
+
+
+async def test_agent_that_leaves_loses_its_steps_and_its_token(world: World) -> None:
+    joined = await world.server.agents.register(await _token(world), AgentFacts("x", capacity=2))
+    agent = joined.agent_id
+    world.server.links.online.add(agent)
+    await world.server.agents.heartbeat(agent)
+    run = await world.start(". . .")
+    await world.server.schedule()
+    started, waiting = world.take(agent)
+    assert await world.report(started, StepStatus.RUNNING) is None
+    await world.server.agents.unregister(agent, "maintenance")
+    row = await world.server.steps.get(started.step_run_id)
+    assert (row.status, row.failure_reason, row.error_message) == (
+        StepStatus.FAILED,
+        "agent_lost",
+        "agent left: maintenance",
+    )
+    assert (await world.server.steps.get(waiting.step_run_id)).status is StepStatus.QUEUED
+    assert await world.server.agents.list_all() == []
+    with pytest.raises(Unauthenticated):
+        await world.server.auth.authenticate(joined.token, "peer")
+    with pytest.raises(NotFound):
+        await world.server.agents.unregister(agent, "")
+    world.server.links.online.discard(agent)
+    assert len(await world.work(await world.agent("y"))) == 2
+    assert await run.status() is RunStatus.FAILED
+
+
+async def test_labels_of_an_agent_that_left_are_not_changed(world: World) -> None:
+    agent = await world.agent("x")
+    await world.server.agents.unregister(agent, "")
+    for gone in (agent, UNKNOWN):
+        with pytest.raises(NotFound):
+            await world.server.agents.update_labels(gone, {"os": "linux"}, merge=True)
+
+
+async def test_job_that_waits_for_the_agent_that_leaves_ends(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".. | .")
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    await world.server.runs.pause(run.id, None, "", "alice")
+    await world.end(dispatch)
+    assert await run.states() == "SQ P"  # in the queue, for the agent that has the workspace
+    await world.server.agents.unregister(agent, "maintenance")
+    await world.server.reaper.run_once()
+    assert (await run.status()).terminal
+
+
+async def test_job_whose_agent_left_meanwhile_does_not_wait_for_it(world: World) -> None:
+    home, other = await world.agent("x"), await world.agent("y", own="yes")
+    world.server.links.online.remove(other)
+    run = await world.start(".*.")
+    await world.server.schedule()
+    await world.end(await world.begin(home))
+    world.server.links.online.add(other)
+    await world.server.schedule()
+    away = await world.begin(other)
+    assert step_name(away) == "a2"
+    await world.server.agents.unregister(home, "")
+    await world.end(away)
+    await world.server.reaper.run_once()
+    assert (await run.status()).terminal
+
+
+async def test_tolerated_loss_does_not_go_on_with_the_agent_that_left(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start("?.")
+    await world.server.schedule()
+    await world.begin(agent)
+    await world.server.agents.unregister(agent, "")
+    assert world.take(agent) == []
+    assert (await run.status()).terminal

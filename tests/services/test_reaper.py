@@ -1,0 +1,177 @@
+"""What time does. Times are set in the rows: nothing here waits."""
+
+from uuid import UUID
+
+import pytest
+
+from arcentra_server.domain.errors import LeaseLost
+from arcentra_server.domain.execution import CancelCommand
+from arcentra_server.domain.states import RunStatus, StepStatus
+from tests.support.shapes import shape
+from tests.support.world import World
+
+_SILENT = "UPDATE agents SET lease_until = clock_timestamp() - interval '1 s' WHERE id = $1"
+_OLD_LEASES = "UPDATE leases SET created_at = created_at - interval '16 s' WHERE ended_at IS NULL"
+_LONG_AGO = "UPDATE step_runs SET started_at = started_at - interval '66 s' WHERE status = 'RUNNING'"
+
+
+async def _lapse(world: World, agent: UUID) -> None:
+    world.server.links.online.discard(agent)
+    await world.sql(_SILENT, agent)
+    await world.server.reaper.run_once()
+
+
+async def test_nothing_is_overdue(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(shape("..", timeouts={"a1": 60_000}))
+    await world.server.schedule()
+    await world.begin(agent)
+    await world.server.reaper.run_once()
+    assert (await run.states(), world.server.links.cancels) == ("RP", [])
+
+
+async def test_silent_agent_loses_what_it_runs_and_what_it_has_not_started(world: World) -> None:
+    agent = await world.agent("x", 2)
+    run = await world.start(".. . | .")
+    await world.server.schedule()
+    one, two = world.take(agent)
+    started = one if (await world.server.steps.get(one.step_run_id)).job_name == "a" else two
+    assert await world.report(started, StepStatus.RUNNING) is None
+    await _lapse(world, agent)
+    assert await run.states() == "Fx Q P"
+    assert (await run.step("a1")).failure_reason == "agent_lost"
+    [row] = await world.server.agents.list_all()
+    assert (row.status.value, row.running) == ("OFFLINE", 0)
+    assert isinstance(await world.report(started, StepStatus.SUCCESS), Exception)
+    assert isinstance(await world.report(two if started is one else one, StepStatus.RUNNING), LeaseLost)
+    told = await world.sql(
+        "SELECT status, previous_status FROM events WHERE resource = 'agent' ORDER BY id DESC LIMIT 1"
+    )
+    assert tuple(told[0]) == ("OFFLINE", "IDLE")
+    other = await world.agent("y")
+    assert await world.work(other) == ["b1"]
+    assert await run.status() is RunStatus.FAILED
+
+
+async def test_silent_agent_is_told_of_once_and_comes_back(world: World) -> None:
+    agent = await world.agent("x")
+    for _ in range(2):
+        await _lapse(world, agent)
+    assert await world.value("SELECT count(*) FROM events WHERE status = 'OFFLINE' AND resource = 'agent'") == 2
+    await world.server.agents.heartbeat(agent)
+    [row] = await world.server.agents.list_all()
+    assert row.status.value == "IDLE"
+
+
+async def test_agent_that_is_heard_of_in_time_keeps_its_steps(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    await world.server.schedule()
+    await world.begin(agent)
+    await world.sql(_SILENT, agent)
+    await world.server.agents.heartbeat(agent)
+    await world.server.reaper.run_once()
+    assert await run.states() == "R"
+
+
+async def test_cancelled_step_of_a_silent_agent_is_cancelled(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    await world.server.steps.cancel(dispatch.step_run_id, "not wanted")
+    await _lapse(world, agent)
+    assert (await run.states(), await run.status()) == ("C", RunStatus.CANCELLED)
+
+
+async def test_tolerated_loss_does_not_go_on_with_the_silent_agent(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start("?. | .")
+    await world.server.schedule()
+    await world.begin(agent)
+    await _lapse(world, agent)
+    assert await world.value("SELECT count(*) FROM leases WHERE ended_at IS NULL") == 0
+    assert world.take(agent) == []
+    assert (await run.step("a1")).failure_reason == "agent_lost"
+    await _lapse(world, agent)
+    assert (await run.step("a2")).status.terminal
+
+
+async def test_step_that_is_not_started_in_time_goes_back_to_the_queue(world: World) -> None:
+    agent, other = await world.agent("x"), await world.agent("y", online=False)
+    run = await world.start(".")
+    await world.server.schedule()
+    await world.server.reaper.run_once()
+    assert (await run.step("a1")).leased
+    await world.sql(_OLD_LEASES)
+    await world.server.reaper.run_once()
+    assert not (await run.step("a1")).leased
+    world.server.links.online = {other}
+    assert await world.work(other) == ["a1"]
+    assert isinstance(await world.report(world.take_one(agent), StepStatus.RUNNING), Exception)
+
+
+async def test_job_of_an_agent_that_fell_silent_between_its_steps_ends(world: World) -> None:
+    """Its next step was leased, not started in time, and went back to the queue before the agent's lease lapsed."""
+    agent = await world.agent("x")
+    run = await world.start(".. | .")
+    await world.server.schedule()
+    await world.end(await world.begin(agent))
+    world.take_one(agent)
+    world.server.links.online.discard(agent)
+    await world.sql(_OLD_LEASES)
+    await world.server.reaper.run_once()
+    assert await run.states() == "SQ P"
+    await _lapse(world, agent)
+    await world.server.reaper.run_once()
+    assert (await run.status()).terminal
+
+
+async def test_job_of_a_silent_agent_ends_with_the_step_it_has_not_started(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start("... | .")
+    await world.server.schedule()
+    await world.end(await world.begin(agent))
+    await _lapse(world, agent)
+    assert (await run.status()).terminal
+    assert (await run.step("a2")).failure_reason == "agent_lost"
+
+
+@pytest.mark.parametrize("limits", [{"a1": 60_000}, {"a": 60_000}])
+async def test_overdue_step_is_asked_to_end_and_has_timed_out(world: World, limits: dict[str, int]) -> None:
+    agent = await world.agent("x")
+    run = await world.start(shape(".. | .", timeouts=limits))
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    await world.sql(_LONG_AGO)
+    await world.sql("UPDATE job_runs SET started_at = started_at - interval '66 s'")
+    for _ in range(2):
+        await world.server.reaper.run_once()
+    assert world.server.links.cancels == [CancelCommand(agent, dispatch.step_run_id, "ran longer than its timeout")]
+    assert await run.states() == "RP P"
+    await world.end(dispatch, StepStatus.CANCELLED)
+    assert (await run.states(), await run.status()) == ("Tx x", RunStatus.FAILED)
+    assert (await run.step("a1")).failure_reason == "timeout"
+
+
+async def test_retried_job_has_its_whole_time_again(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(shape(".", timeouts={"a": 60_000}))
+    await world.work(agent, {"a1": StepStatus.FAILED})
+    await world.sql("UPDATE job_runs SET started_at = started_at - interval '66 s'")
+    await world.server.steps.retry(await run.step_id("a1"))
+    await world.server.schedule()
+    await world.begin(agent)
+    await world.server.reaper.run_once()
+    assert world.server.links.cancels == []
+
+
+async def test_overdue_step_of_a_silent_agent_has_timed_out(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(shape(".", timeouts={"a1": 60_000}))
+    await world.server.schedule()
+    await world.begin(agent)
+    await world.sql(_LONG_AGO)
+    await world.server.reaper.run_once()
+    await _lapse(world, agent)
+    assert await run.states() == "T"
