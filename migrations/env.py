@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from alembic import context
-from arcentra_server.db.tables import metadata
 from sqlalchemy import text
+
+from arcentra_server.db.tables import metadata
 
 connection = context.config.attributes["connection"]
 # A migration waits for running work at most this long, then fails and can be repeated.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ class _Server:
         self._dispatch = DispatchService(store, self._channels)
         self._reports = ReportService(store)
         self._logs = LogService(database, limit=config.logs.largest_step_mib * 1024 * 1024)
+        self._events = AgentEventService(database)
         self._reaper = Reaper(store)
         self._rpc = self._make_rpc(store)
         self._http = self._make_http()
@@ -114,7 +115,7 @@ class _Server:
             self._metrics.observe_call,
             admin=AdminServicer(self._agents),
             agent=AgentServicer(parts, self._auth, runs, step_runs, heartbeat_ms),
-            gateway=GatewayServicer(self._logs, AgentEventService(self._database)),
+            gateway=GatewayServicer(self._logs, self._events),
             pipeline=PipelineServicer(PipelineService(self._database), runs),
             step_run=StepRunServicer(step_runs),
             stream=StreamServicer(parts, self._journal, self._logs),
@@ -139,7 +140,7 @@ class _Server:
     async def run(self, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
         first_start = await self._bootstrap()
         await self._agents.rearm()
-        batchers = (self._agents, self._reports, self._logs)
+        batchers = (self._agents, self._reports, self._logs, self._events)
         async with asyncio.TaskGroup() as group:
             for batcher in batchers:
                 group.create_task(batcher.run())
@@ -165,7 +166,9 @@ class _Server:
         return f"{host}:{port}", f"{http_host}:{self._http.bound_port()}"
 
     async def _drain(
-        self, batchers: tuple[AgentService | ReportService | LogService, ...], background: list[asyncio.Task[None]]
+        self,
+        batchers: Sequence[AgentService | ReportService | LogService | AgentEventService],
+        background: list[asyncio.Task[None]],
     ) -> None:
         """Stop accepting, tell the agents, let calls end, commit what was handed in, then stop the rest."""
         _log.info("stopping")

@@ -56,13 +56,22 @@ class LedgerMachine(RuleBasedStateMachine):
         step_id = self._draw_step(data, [step_id for step_id, row in store.queue.items() if not row.held])
         store.claim(step_id, store.queue[step_id].agent_id or AGENTS[agent])
 
-    @precondition(lambda self: self.world.store.leases)
-    @rule(data=st.data(), status=st.sampled_from((StepStatus.SUCCESS, StepStatus.SUCCESS, StepStatus.FAILED)))
-    def work(self, data: st.DataObject, status: StepStatus) -> None:
-        """The agent that has a lease does what agents do, in one batch: without this few runs get far."""
-        lease = self._draw_lease(data)
+    @precondition(lambda self: self._workable())
+    @rule(
+        data=st.data(),
+        agent=_AGENTS,
+        status=st.sampled_from((StepStatus.SUCCESS, StepStatus.SUCCESS, StepStatus.FAILED)),
+    )
+    def work(self, data: st.DataObject, agent: str, status: StepStatus) -> None:
+        """An agent does what agents do, in one go: without this few runs get far."""
+        store = self.world.store
+        step_id = self._draw_step(data, self._workable())
+        if step_id in store.queue:
+            store.claim(step_id, store.queue[step_id].agent_id or AGENTS[agent])
+        lease = store.lease_of(step_id)
+        assert lease is not None
         statuses = (StepStatus.RUNNING, status)
-        verdicts = self.world.store.take([StepReport(lease.agent_id, lease.step_run_id, one) for one in statuses])
+        verdicts = store.take([StepReport(lease.agent_id, step_id, one) for one in statuses])
         assert verdicts == [None, None]
 
     @precondition(lambda self: self.world.store.leases)
@@ -107,16 +116,19 @@ class LedgerMachine(RuleBasedStateMachine):
         with suppress(InvalidTransition):
             store.change(decide)
 
+    @precondition(lambda self: self._open_jobs())
     @rule(data=st.data(), really=_RARELY)
     def cancel_job(self, data: st.DataObject, *, really: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.world.job_ids)), "job")
-        if really and not self.world.job(name).status.terminal:
+        name = data.draw(st.sampled_from(self._open_jobs()), "job")
+        if really:
             self.world.cancel_job(name)
 
+    @precondition(lambda self: self._held_jobs())
     @rule(data=st.data(), really=_RARELY)
     def fail_job(self, data: st.DataObject, *, really: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.world.job_ids)), "job")
-        if really and not self.world.job(name).status.terminal and self.world.job(name).agent_id is not None:
+        """The agent that has a job gives it up."""
+        name = data.draw(st.sampled_from(self._held_jobs()), "job")
+        if really:
             self.world.fail_job(name)
 
     @precondition(lambda self: self.world.store.leases)
@@ -194,6 +206,17 @@ class LedgerMachine(RuleBasedStateMachine):
         finish_all(self.world, sorted(AGENTS))
         self.checks.check()
         assert self.world.run.status.terminal, f"stuck: {self.world.states()} in {self.world.run.status}"
+
+    def _workable(self) -> list[UUID]:
+        store = self.world.store
+        leased = [lease.step_run_id for lease in store.leases.values()]
+        return leased + [step_id for step_id, row in store.queue.items() if not row.held]
+
+    def _open_jobs(self) -> list[str]:
+        return [name for name in self.world.job_ids if not self.world.job(name).status.terminal]
+
+    def _held_jobs(self) -> list[str]:
+        return [name for name in self._open_jobs() if self.world.job(name).agent_id is not None]
 
     def _draw_step(self, data: st.DataObject, step_ids: Collection[UUID]) -> UUID:
         """Draw one of the steps, by a name that people can read: `a2@1` is the first attempt at the second step of a."""

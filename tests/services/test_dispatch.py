@@ -301,3 +301,11 @@ async def test_workspace_of_an_earlier_attempt_may_go(world: World) -> None:
     running = [dispatch.step_run_id for dispatch in leased[1:]]
     news = await world.server.dispatch.catch_up(agent, running, [job], names_steps=True)
     assert news.released == [job]
+
+
+async def test_workspace_of_a_step_that_is_about_to_start_stays(world: World) -> None:
+    """The RUNNING report may be on its way while the agent connects again: the job has no agent yet, but a lease here."""
+    agent, leased = await _three_leased(world)
+    job = (await world.server.steps.get(leased[0].step_run_id)).job_id
+    news = await world.server.dispatch.catch_up(agent, [leased[0].step_run_id], [job], names_steps=True)
+    assert news.released == []

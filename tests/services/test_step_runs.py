@@ -165,6 +165,20 @@ async def test_delete_of_an_added_step_that_ended(world: World) -> None:
     assert await world.work(agent) == ["a1"]
 
 
+async def test_step_is_added_after_another_was_deleted(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    first, _ = await _add(run, "a", "first"), await _add(run, "a", "second")
+    await world.server.schedule()
+    await world.end(await world.begin(agent))
+    await world.end(await world.begin(agent))
+    await world.server.steps.delete(first)
+    await world.check()
+    await _add(run, "a", "third")
+    assert await world.work(agent) == ["second", "third"]
+    assert await run.status() is RunStatus.SUCCESS
+
+
 async def test_lists_are_filtered_and_sorted(world: World) -> None:
     agent = await world.agent("x")
     run = await world.start(".. | .")

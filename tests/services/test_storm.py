@@ -1,4 +1,4 @@
-"""Everything at once: many runs, a few agents, random outcomes, cancellations and pauses, until all has ended."""
+"""Everything at once: many runs, a few agents, random outcomes, cancellations, pauses and losses, until all has ended."""
 
 import asyncio
 import random
@@ -13,6 +13,7 @@ from tests.support.world import Run, World
 
 RUNS, AGENTS, SLOTS = 200, 4, 4
 SHAPES = (".", ". .", "..", "?. | .", ".* | . .", "... | ?")
+_SILENT = "UPDATE agents SET lease_until = clock_timestamp() - interval '1 s' WHERE id = $1"
 OUTCOMES = (StepStatus.SUCCESS,) * 8 + (StepStatus.FAILED, StepStatus.TIMEOUT)
 
 
@@ -38,7 +39,8 @@ class Storm:
             if await self.world.report(dispatch, StepStatus.RUNNING) is not None:
                 continue  # it was cancelled on the way
             self.started[dispatch.step_run_id] += 1
-            await self.world.end(dispatch, self.random.choice(OUTCOMES))
+            refusal = await self.world.report(dispatch, self.random.choice(OUTCOMES))
+            assert refusal is None or isinstance(refusal, InvalidTransition), refusal  # its agent was lost meanwhile
 
     async def meddle(self, runs: list[Run]) -> None:
         """Cancel steps and jobs, stop, pause and resume runs; what has ended by then says so."""
@@ -56,6 +58,13 @@ class Storm:
                         await server.runs.pause(run.id, None, "storm", "storm")
                         await server.runs.resume(run.id, None, "storm", "storm")
 
+    async def lose(self) -> None:
+        """Let agents fall silent, be lost, and come back."""
+        for agent in [*self.queues, *self.queues]:
+            await self.world.sql(_SILENT, agent)
+            await self.world.server.reaper.run_once()
+            await self.world.server.agents.heartbeat(agent)
+
     async def schedule(self) -> None:
         while True:
             await self.world.server.dispatch.run_once()
@@ -72,10 +81,11 @@ async def test_storm(world: World) -> None:
         runs = await asyncio.gather(
             *(world.trigger(pipelines[number % len(pipelines)], f"request-{number}") for number in range(RUNS))
         )
-        await storm.meddle(runs)
+        await asyncio.gather(storm.meddle(runs), storm.lose())
         async with asyncio.timeout(120):
             while await world.value("SELECT EXISTS (SELECT 1 FROM pipeline_runs WHERE finished_at IS NULL)"):
                 await world.check()
+                await world.server.reaper.run_once()
         for task in background:
             task.cancel()
     assert set(storm.started.values()) == {1}

@@ -104,11 +104,16 @@ async def update_facts(
     return bool(done == "UPDATE 1")
 
 
-async def set_claimed_labels(tx: Tx, agent_id: UUID, labels: Mapping[str, str], *, merge: bool) -> Mapping[str, str]:
-    """Replace or merge the labels an agent claims; return those now in force, in which the server's win."""
-    row: Mapping[str, str] = await tx.fetchval(
+async def set_claimed_labels(
+    tx: Tx, agent_id: UUID, labels: Mapping[str, str], *, merge: bool
+) -> Mapping[str, str] | None:
+    """Replace or merge the labels an agent claims; return those now in force, in which the server's win.
+
+    None: no such agent.
+    """
+    row: Mapping[str, str] | None = await tx.fetchval(
         """UPDATE agents SET claimed_labels = CASE WHEN $3 THEN claimed_labels || $2 ELSE $2 END
-            WHERE id = $1 RETURNING claimed_labels || server_labels""",
+            WHERE id = $1 AND deleted_at IS NULL RETURNING claimed_labels || server_labels""",
         agent_id,
         dict(labels),
         merge,
@@ -121,14 +126,15 @@ async def set_metrics(tx: Tx, agent_id: UUID, metrics: Mapping[str, str]) -> Non
     await tx.execute("UPDATE agents SET metrics = $2 WHERE id = $1", agent_id, dict(metrics))
 
 
-async def delete(tx: Tx, agent_id: UUID) -> bool:
-    """Mark an agent as gone for good."""
-    done = await tx.execute(
-        "UPDATE agents SET deleted_at = clock_timestamp(), status = 'OFFLINE', lease_until = NULL"
-        " WHERE id = $1 AND deleted_at IS NULL",
+async def delete(tx: Tx, agent_id: UUID) -> AgentStatus | None:
+    """Mark an agent as gone for good; return what it was doing, None when there is no such agent."""
+    before = await tx.fetchval(
+        """WITH known AS (SELECT id, status FROM agents WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE)
+           UPDATE agents a SET deleted_at = clock_timestamp(), status = 'OFFLINE', lease_until = NULL
+             FROM known WHERE a.id = known.id RETURNING known.status""",
         agent_id,
     )
-    return bool(done == "UPDATE 1")
+    return AgentStatus(before) if before else None
 
 
 async def renew(tx: Tx, agent_ids: Sequence[UUID], capacities: Sequence[int | None], lease_seconds: float) -> list[Row]:

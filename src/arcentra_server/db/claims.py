@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.scheduling.plan import AgentSlots, QueuedStep
 
+# Two servers may reach one agent for a moment: whoever locks it first has counted its slots for both.
+_LOCK_AGENTS = """
+    SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE
+"""
 _FREE = """
     SELECT a.id, a.claimed_labels || a.server_labels AS labels, (a.capacity - count(l.id))::int AS free
       FROM agents a LEFT JOIN leases l ON l.agent_id = a.id AND l.ended_at IS NULL
@@ -18,13 +22,13 @@ _FREE = """
 # The head of each selector's queue. Rows that another server claims at this moment are passed over.
 _FREE_HEADS = """
     SELECT q.step_run_id, q.selector_id
-      FROM unnest($1::int[]) AS c(selector_id)
+      FROM unnest($1::int[], $2::int[]) AS c(selector_id, room)
      CROSS JOIN LATERAL (
            SELECT step_run_id, selector_id, priority, run_id FROM step_queue
             WHERE selector_id = c.selector_id AND agent_id IS NULL AND NOT held AND ready_at <= clock_timestamp()
             ORDER BY priority DESC, run_id, step_run_id
-            LIMIT $2 FOR UPDATE SKIP LOCKED) q
-     ORDER BY q.priority DESC, q.run_id, q.step_run_id LIMIT $2
+            LIMIT c.room FOR UPDATE SKIP LOCKED) q
+     ORDER BY q.priority DESC, q.run_id, q.step_run_id LIMIT $3
 """
 _BOUND_HEADS = """
     SELECT step_run_id, selector_id, agent_id FROM step_queue
@@ -53,20 +57,29 @@ _HELD = """
 
 
 async def free_slots(tx: Tx, agent_ids: Sequence[UUID]) -> list[AgentSlots]:
-    """Return those of the agents that have room, by the leases they hold."""
+    """Lock agents; return those that have room, by the leases they hold."""
+    await tx.execute(_LOCK_AGENTS, agent_ids)
     return [AgentSlots(row["id"], row["labels"], row["free"]) for row in await tx.fetch(_FREE, agent_ids)]
 
 
-async def selectors_after(tx: Tx, selector_id: int) -> dict[int, Selector]:
-    """Return the selectors with a larger id: those that became known since."""
-    rows = await tx.fetch("SELECT id, document FROM selectors WHERE id > $1", selector_id)
+async def selectors_after(tx: Tx, selector_id: int, passed: Sequence[int]) -> dict[int, Selector]:
+    """Return the selectors with a larger id, and those of the passed ids that have been committed meanwhile."""
+    query = "SELECT id, document FROM selectors WHERE id > $1 OR id = ANY($2)"
+    rows = await tx.fetch(query, selector_id, passed)
     return {row["id"]: Selector.from_json(row["document"]) for row in rows}
 
 
-async def lock_heads(tx: Tx, selector_ids: Sequence[int], agent_ids: Sequence[UUID], limit: int) -> list[QueuedStep]:
-    """Lock and return the most urgent step runs that any of the agents could take, those bound to one of them first."""
+async def lock_heads(tx: Tx, rooms: Mapping[int, int], agent_ids: Sequence[UUID], limit: int) -> list[QueuedStep]:
+    """Lock and return the most urgent step runs that any of the agents could take, those bound to one of them first.
+
+    Args:
+        tx: The transaction.
+        rooms: For each selector how many step runs its agents have room for.
+        agent_ids: The agents.
+        limit: How many step runs to return of each of the two kinds.
+    """
     bound = await tx.fetch(_BOUND_HEADS, agent_ids, limit)
-    free = await tx.fetch(_FREE_HEADS, selector_ids, limit)
+    free = await tx.fetch(_FREE_HEADS, list(rooms), list(rooms.values()), limit)
     steps = [QueuedStep(row["step_run_id"], row["selector_id"], row["agent_id"]) for row in bound]
     return steps + [QueuedStep(row["step_run_id"], row["selector_id"]) for row in free]
 
@@ -98,7 +111,7 @@ async def finished_jobs(tx: Tx, job_ids: Sequence[UUID], agent_id: UUID) -> list
     """Return those of the job runs that have ended, do not exist, or are not on this agent."""
     rows = await tx.fetch(
         """SELECT c.id FROM unnest($1::uuid[]) AS c(id) LEFT JOIN job_runs j ON j.id = c.id
-            WHERE j.id IS NULL OR j.finished_at IS NOT NULL OR j.agent_id <> $2""",
+            WHERE j.id IS NULL OR j.finished_at IS NOT NULL OR j.agent_id IS DISTINCT FROM $2""",
         job_ids,
         agent_id,
     )

@@ -15,6 +15,17 @@ async def lapsed_agents(tx: Tx, limit: int) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
+async def orphaned_steps(tx: Tx, limit: int) -> list[UUID]:
+    """Return queued step runs that only an agent could take which is gone, with the workspace of their job."""
+    rows = await tx.fetch(
+        """SELECT q.step_run_id FROM step_queue q JOIN agents a ON a.id = q.agent_id
+            WHERE q.agent_id IS NOT NULL AND (a.deleted_at IS NOT NULL OR a.lease_until IS NULL)
+            ORDER BY q.step_run_id LIMIT $1""",
+        limit,
+    )
+    return [row["step_run_id"] for row in rows]
+
+
 async def unstarted_steps(tx: Tx, seconds: float, limit: int) -> list[UUID]:
     """Return step runs that were leased so long ago and have not been started; not locked."""
     rows = await tx.fetch(

@@ -131,6 +131,11 @@ async def set_dispatch(tx: Tx, step_id: UUID, dispatch: bytes, timeout_ms: int |
     )
 
 
+async def lock_queued(tx: Tx, step_id: UUID) -> bool:
+    """Keep a step run that waits in the queue from being claimed; False when it does not wait there."""
+    return bool(await tx.fetchval("SELECT true FROM step_queue WHERE step_run_id = $1 FOR UPDATE", step_id))
+
+
 async def delete(tx: Tx, step_id: UUID) -> None:
     """Remove a step run with everything of it."""
     await tx.execute("DELETE FROM step_runs WHERE id = $1", step_id)

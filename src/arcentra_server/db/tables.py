@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     func,
     text,
 )
@@ -213,6 +215,7 @@ pipeline_runs = Table(
         unique=True,
         postgresql_where=text("request_id IS NOT NULL"),
     ),
+    Index("ix_pipeline_runs_unfinished", "id", postgresql_where=text("finished_at IS NULL")),
     Index("ix_pipeline_runs_pipeline", "pipeline_id", "created_at"),
     Index("ix_pipeline_runs_namespace", "namespace", "created_at"),
     postgresql_with={"fillfactor": "70"},
@@ -335,6 +338,7 @@ leases = Table(
     _text("end_reason", null=True),
     CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended"),
     Index("uq_leases_active", "step_run_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+    Index("ix_leases_step", "step_run_id"),
     Index("ix_leases_agent", "agent_id", postgresql_where=text("ended_at IS NULL")),
     postgresql_with={"fillfactor": "70"},
 )
@@ -421,3 +425,7 @@ artifacts = Table(
     _time("expires_at"),
     UniqueConstraint("job_run_id", "name"),
 )
+
+# What is stored there is compressed already, or is not worth it.
+KEEP_CHUNKS_AS_THEY_ARE = "ALTER TABLE log_chunks ALTER COLUMN data SET STORAGE EXTERNAL"
+event.listen(log_chunks, "after_create", DDL(KEEP_CHUNKS_AS_THEY_ARE))  # type: ignore[no-untyped-call]

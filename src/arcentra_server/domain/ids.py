@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from uuid import UUID
 
-ENTROPY_BYTES = 10
+ENTROPY_BYTES = 8
+_MILLISECOND = 1_000_000
 
 
-def uuid7(unix_ms: int, entropy: bytes) -> UUID:
-    """Build a UUID version 7 (RFC 9562, section 5.7).
+def uuid7(unix_ns: int, entropy: bytes) -> UUID:
+    """Build a UUID version 7 (RFC 9562, sections 5.7 and 6.2, method 3).
+
+    The 12 bits after the milliseconds hold the part of the millisecond, so that ids sort down to a quarter of a
+    microsecond.
 
     Args:
-        unix_ms: Milliseconds since the Unix epoch, 48 bits.
-        entropy: Ten random bytes; 74 of their bits are used.
+        unix_ns: Nanoseconds since the Unix epoch.
+        entropy: Eight random bytes; 62 of their bits are used.
     """
     if len(entropy) != ENTROPY_BYTES:
         raise ValueError(f"a UUIDv7 takes {ENTROPY_BYTES} random bytes, got {len(entropy)}")
-    random_bits = int.from_bytes(entropy, "big")
-    high = (unix_ms & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (random_bits >> 68)
-    low = 0b10 << 62 | (random_bits & 0x3FFF_FFFF_FFFF_FFFF)
+    milliseconds, rest = divmod(unix_ns, _MILLISECOND)
+    high = (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (rest << 12) // _MILLISECOND
+    low = 0b10 << 62 | (int.from_bytes(entropy, "big") & 0x3FFF_FFFF_FFFF_FFFF)
     return UUID(int=high << 64 | low)
 
 

@@ -103,6 +103,8 @@ class Ledger(LedgerBook):
         self._touch_run(run)
         run.stopped, run.paused = True, False
         run.status_reason = reason
+        if run.status is RunStatus.PAUSED:
+            self._set_run(run, _going_on(run))
         for job in [job for job in self.jobs.values() if job.run_id == run.id and not job.status.terminal]:
             self.cancel_job(job, reason)
 
@@ -130,22 +132,24 @@ class Ledger(LedgerBook):
         step.failure_reason = FailureReason.AGENT_LOST
         self._finish(step, StepStatus.FAILED, agent_gone=True)
 
+    def abandon(self, step: StepState, message: str) -> None:
+        """End a step that waits for an agent which is gone together with the workspace of its job."""
+        if step.status is StepStatus.QUEUED and step.lease is None:
+            step.error_message, step.failure_reason = message, FailureReason.AGENT_LOST
+            self._finish(step, StepStatus.CANCELLED)
+
     def fail_job(self, job: JobState, message: str) -> None:
-        """End a job that its agent gave up: the running step fails, the rest is skipped, whatever they tolerate."""
-        steps = self._pending.get(job.id, [])
-        running = next((step for step in steps if step.status is StepStatus.RUNNING), None)
-        if running is not None and running.cancel_cause is not None:
-            self._finish(running, _cancelled_as(running))
+        """End a job that its agent gave up: what runs fails, what comes next is cancelled, whatever they tolerate."""
+        unfinished = [step for step in self._pending.get(job.id, []) if not step.status.terminal]
+        if not unfinished:
             return
-        self._touch_job(job)
-        job.outcome = rollup.graver(job.outcome, RunStatus.FAILED)
-        job.error_message = message
-        if running is not None:
-            running.error_message, running.failure_reason = message, FailureReason.INTERNAL
-            self._finish(running, StepStatus.FAILED)
-        else:
-            self._skip_rest(job)
-            self._finish_job(job, self.runs[job.run_id])
+        step = next((step for step in unfinished if step.status is StepStatus.RUNNING), unfinished[0])
+        if step.cancel_cause is not None:
+            self._finish(step, _cancelled_as(step), given_up=True)
+            return
+        step.error_message, step.failure_reason = message, FailureReason.INTERNAL
+        running = step.status is StepStatus.RUNNING
+        self._finish(step, StepStatus.FAILED if running else StepStatus.CANCELLED, given_up=True)
 
     def next_due(self) -> StageDue:
         """Take the next stage whose turn has come; its jobs are to be loaded, then opened or skipped."""
@@ -180,6 +184,15 @@ class Ledger(LedgerBook):
         if queue:
             self._set_step(step, StepStatus.QUEUED)
             self._enqueue(step, None)
+
+    def remove_step(self, step: StepState, *, superseded: bool) -> None:
+        """Forget a step run that was added and has ended. How its job ended stays."""
+        if not superseded:
+            job = self.jobs[step.job_id]
+            self._touch_job(job)
+            job.total_steps -= 1
+            job.completed_steps -= 1
+            job.failed_steps -= step.status in STEP_FAILURES
 
     def add_job(self, job: JobState) -> None:
         """Take a job that was stored after its run began, in a stage that is open."""
@@ -291,7 +304,15 @@ class Ledger(LedgerBook):
             step.failure_reason = FailureReason.TIMEOUT
         self._finish(step, report.status)
 
-    def _finish(self, step: StepState, status: StepStatus, *, agent_gone: bool = False) -> None:
+    def _finish(self, step: StepState, status: StepStatus, *, agent_gone: bool = False, given_up: bool = False) -> None:
+        """End a step, and let its job go on: with the next step, or to its end.
+
+        Args:
+            step: The step.
+            status: How it ended.
+            agent_gone: The workspace is lost: only a step with a selector of its own can come next.
+            given_up: No step can come next.
+        """
         job, run = self.jobs[step.job_id], self.runs[step.run_id]
         self._touch_job(job)
         if step.status is StepStatus.RUNNING:
@@ -299,12 +320,15 @@ class Ledger(LedgerBook):
         self._end_lease(step, status.value)
         self._count(step, status, job)
         agent_id = step.agent_id
+        if step.own_selector and agent_id is not None and agent_id != job.agent_id:
+            self.releases.append(Release(agent_id, job.id))
         if rollup.blocks(job.outcome) or run.stopped:
             self._skip_rest(job)
         else:
             following = next((s for s in self._pending[job.id] if s.status is StepStatus.PENDING), None)
-            if following is not None and agent_gone and not following.own_selector:
-                following.error_message, following.failure_reason = step.error_message, FailureReason.AGENT_LOST
+            if following is not None and (given_up or (agent_gone and not following.own_selector)):
+                following.error_message = step.error_message
+                following.failure_reason = FailureReason.INTERNAL if given_up else FailureReason.AGENT_LOST
                 self._finish(following, StepStatus.CANCELLED)
                 return
             if following is not None:
@@ -383,8 +407,12 @@ class Ledger(LedgerBook):
     def resume(self, run: RunState, reason: str, actor: str) -> None:
         """Let a paused run go on."""
         run.paused, run.status_reason = False, reason
-        begun = run.running_jobs > 0 or run.completed_jobs > 0
-        self._set_run(run, RunStatus.RUNNING if begun else RunStatus.PENDING, actor)
+        self._set_run(run, _going_on(run), actor)
+
+
+def _going_on(run: RunState) -> RunStatus:
+    """Return the state of a run that is no longer paused."""
+    return RunStatus.RUNNING if run.running_jobs > 0 or run.completed_jobs > 0 else RunStatus.PENDING
 
 
 def _cancelled_as(step: StepState) -> StepStatus:

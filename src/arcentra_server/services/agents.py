@@ -126,10 +126,11 @@ class AgentService:
             await load_steps(tx, ledger, steps)
             for step_id in steps:
                 ledger.lose(ledger.steps[step_id], lost)
-            if not await agents.delete(tx, agent_id):
+            before = await agents.delete(tx, agent_id)
+            if before is None:
                 raise NotFound("agent not found")
             await tokens.revoke_of_agent(tx, agent_id)
-            await events.append(tx, [_event(agent_id, AgentStatus.OFFLINE, AgentStatus.OFFLINE, "unregistered")])
+            await events.append(tx, [_event(agent_id, AgentStatus.OFFLINE, before, "unregistered")])
 
         await self._store.change(decide)
 
@@ -138,9 +139,15 @@ class AgentService:
         return self._heartbeats.submit((agent_id, capacity))
 
     async def update_labels(self, agent_id: UUID, labels: Mapping[str, str], *, merge: bool) -> Mapping[str, str]:
-        """Change the labels an agent claims; return those in force."""
+        """Change the labels an agent claims; return those in force.
+
+        Raises:
+            NotFound: no such agent.
+        """
         async with self._database.transaction() as tx:
             in_force = await agents.set_claimed_labels(tx, agent_id, labels, merge=merge)
+        if in_force is None:
+            raise NotFound("agent not found")
         self._store.announce()
         return in_force
 

@@ -19,6 +19,7 @@ from arcentra_server.domain.states import StepStatus
 from arcentra_server.scheduling.plan import AgentSlots, matching, plan
 
 LARGEST_PASS = 1_000
+MOST_PASSED = 1_000  # ids of selectors that were given out and not seen yet
 REFUSED_SECONDS = 5.0  # before a step run that an agent refused is placed again
 
 
@@ -48,6 +49,7 @@ class DispatchService:
         self._links = links
         self._demands: list[_Demand] = []
         self._selectors: dict[int, Selector] = {}
+        self._passed: list[int] = []
         self._matches: tuple[object, dict[int, tuple[UUID, ...]]] = (None, {})
         self._wake = asyncio.Event()
         # Two passes at once would count the same free slots.
@@ -77,10 +79,11 @@ class DispatchService:
             if not agents:
                 return 0
             agents = _limit(agents, demands)
-            self._selectors.update(await claims.selectors_after(tx, max(self._selectors, default=0)))
+            self._learn(await claims.selectors_after(tx, max(self._selectors, default=0), self._passed))
             matches = self._match(agents)
-            room = min(sum(agent.free for agent in agents), LARGEST_PASS)
-            queue = await claims.lock_heads(tx, list(matches), [agent.id for agent in agents], room)
+            free = {agent.id: agent.free for agent in agents}
+            rooms = {selector: sum(free[agent] for agent in ids) for selector, ids in matches.items()}
+            queue = await claims.lock_heads(tx, rooms, list(free), LARGEST_PASS)
             if not queue:
                 return 0
             planned = plan(queue, agents, matches)
@@ -88,7 +91,7 @@ class DispatchService:
                 return 0
             rows = await claims.claim(tx, [(new_id(), step, agent) for step, agent in planned.assignments])
         self._deliver(self._store.dispatches(rows), demands)
-        if len(rows) == room:
+        if len(rows) >= LARGEST_PASS:
             self._wake.set()
         return len(rows)
 
@@ -147,8 +150,9 @@ class DispatchService:
 
         async def decide(tx: Tx, ledger: Ledger) -> CatchUp:
             held = {row["step_run_id"]: row for row in await claims.held(tx, agent_id)}
-            lost = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING and step not in running]
-            if names_steps and lost:
+            started = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING]
+            lost = [step for step in started if names_steps and step not in running]
+            if lost:
                 await load_steps(tx, ledger, lost)
                 for step_id in lost:
                     ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
@@ -163,6 +167,16 @@ class DispatchService:
 
         return await self._store.change(decide)
 
+    def _learn(self, selectors: Mapping[int, Selector]) -> None:
+        """Keep selectors that became known, and the ids below them that were passed over: not committed, or never."""
+        last = max(self._selectors, default=0)
+        self._passed = [identity for identity in self._passed if identity not in selectors]
+        self._passed += [
+            identity for identity in range(last + 1, max(selectors, default=last)) if identity not in selectors
+        ]
+        self._passed = self._passed[-MOST_PASSED:]
+        self._selectors.update(selectors)
+
     def _match(self, agents: Sequence[AgentSlots]) -> Mapping[int, tuple[UUID, ...]]:
         key = (len(self._selectors), tuple((agent.id, tuple(sorted(agent.labels.items()))) for agent in agents))
         if self._matches[0] != key:
@@ -175,12 +189,16 @@ class DispatchService:
             if dispatch.agent_id in pulled:
                 pulled[dispatch.agent_id].append(dispatch)
         for demand in demands:
-            if pulled[demand.agent_id] and not demand.answer.done():
-                demand.answer.set_result(pulled[demand.agent_id])
+            found = pulled[demand.agent_id]
+            given, pulled[demand.agent_id] = found[: demand.wanted], found[demand.wanted :]
+            if given and not demand.answer.done():
+                demand.answer.set_result(given)
         self._links.dispatch([dispatch for dispatch in dispatches if dispatch.agent_id not in pulled])
 
 
 def _limit(agents: Sequence[AgentSlots], demands: Sequence[_Demand]) -> list[AgentSlots]:
     """Cut the room of agents that pull to what they asked for."""
-    wanted = {demand.agent_id: demand.wanted for demand in demands}
+    wanted: dict[UUID, int] = {}
+    for demand in demands:
+        wanted[demand.agent_id] = wanted.get(demand.agent_id, 0) + demand.wanted
     return [AgentSlots(agent.id, agent.labels, min(agent.free, wanted.get(agent.id, agent.free))) for agent in agents]

@@ -11,7 +11,7 @@ from arcentra_server.db.engine import Database, Tx, new_id
 from arcentra_server.db.paging import Page
 from arcentra_server.db.pipelines import PipelineRow
 from arcentra_server.domain.definition import DEFAULT_NAMESPACE, PipelineSpec, StageSpec, check_name, check_pipeline
-from arcentra_server.domain.errors import InvalidTransition, NotFound, ValidationError
+from arcentra_server.domain.errors import AlreadyExists, InvalidTransition, NotFound, ValidationError
 from arcentra_server.domain.states import RunStatus
 
 
@@ -74,6 +74,13 @@ class PipelineService:
             ValidationError: the definition has faults, or no name.
         """
         _check(new, name_needed=True)
+        try:
+            return await self._apply(new, applied_by)
+        except AlreadyExists:
+            # Somebody else created it between our look and our insert: now it is there to be updated.
+            return await self._apply(new, applied_by)
+
+    async def _apply(self, new: NewPipeline, applied_by: str) -> Applied:
         namespace = new.namespace or DEFAULT_NAMESPACE
         async with self._database.transaction() as tx:
             known = await pipelines.find(tx, namespace, new.name, lock=True)

@@ -24,6 +24,7 @@ class Reaper:
     async def run_once(self) -> None:
         """Act on everything that is overdue."""
         await self._store.change(self._lapsed_agents)
+        await self._store.change(self._orphaned)
         await self._store.change(self._unstarted)
         await self._store.change(self._overdue)
 
@@ -43,6 +44,12 @@ class Reaper:
             if row["status"] != AgentStatus.OFFLINE.value
         ]
         ledger.events += told
+
+    async def _orphaned(self, tx: Tx, ledger: Ledger) -> None:
+        orphaned = await deadlines.orphaned_steps(tx, LARGEST_BATCH)
+        await load_steps(tx, ledger, orphaned)
+        for step_id in orphaned:
+            ledger.abandon(ledger.steps[step_id], "the agent that has the workspace of the job is gone")
 
     async def _unstarted(self, tx: Tx, ledger: Ledger) -> None:
         overdue = await deadlines.unstarted_steps(tx, START_SECONDS, LARGEST_BATCH)

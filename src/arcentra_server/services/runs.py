@@ -12,6 +12,7 @@ from arcentra_server.db.execution import load_run
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.paging import Page
 from arcentra_server.db.runs import RunRow
+from arcentra_server.domain import rollup
 from arcentra_server.domain.definition import check_env
 from arcentra_server.domain.errors import InvalidTransition, NotFound, NotLeased, ValidationError
 from arcentra_server.domain.execution import JobState, RunState
@@ -198,6 +199,8 @@ def _take(ledger: Ledger, job: JobState, report: JobReport) -> None:
     if report.status is RunStatus.RUNNING or report.status is job.status:
         return
     if job.status.terminal:
+        if report.status in RUN_FAILURES and rollup.blocks(job.status):
+            return  # it was given up before, or failed meanwhile
         raise InvalidTransition(f"the job run finished as {job.status}")
     if report.status in RUN_FAILURES:
         ledger.fail_job(job, report.error_message or "the agent gave the job up")

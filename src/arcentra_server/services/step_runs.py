@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from arcentra_server.db import artifacts, new_steps, runs, step_runs
+from arcentra_server.db import artifacts, new_steps, pipelines, runs, step_runs
 from arcentra_server.db.artifacts import ArtifactRow
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run, load_steps
@@ -105,7 +105,8 @@ class StepRunService:
         async def decide(tx: Tx, ledger: Ledger) -> None:
             await load_steps(tx, ledger, [step_id])
             row = await _existing(tx, step_id)
-            if row.leased or row.status not in (StepStatus.PENDING, StepStatus.QUEUED):
+            waiting = row.status is StepStatus.PENDING or await step_runs.lock_queued(tx, step_id)
+            if not waiting:
                 raise InvalidTransition("the step run was dispatched: it can be changed before that only")
             await step_runs.set_dispatch(tx, step_id, self._edit(row.dispatch, env, timeout_ms), timeout_ms)
 
@@ -126,6 +127,7 @@ class StepRunService:
                 raise InvalidTransition("the step run is part of the pipeline: only added ones can be deleted")
             if not row.status.terminal:
                 raise InvalidTransition("the step run is not finished")
+            ledger.remove_step(ledger.steps[step_id], superseded=row.superseded)
             await step_runs.delete(tx, step_id)
 
         await self._store.change(decide)
@@ -168,6 +170,8 @@ class StepRunService:
                 raise InvalidTransition("the job of the step run is not finished")
             if row.superseded:
                 raise InvalidTransition("the step run was retried already: retry its last attempt")
+            if await pipelines.get(tx, run.pipeline_id, lock=True) is None:
+                raise InvalidTransition("the pipeline is deleted")
             skipped = [
                 other
                 for other in ledger.jobs.values()
