@@ -225,22 +225,22 @@ async def test_artifacts_are_noted_and_listed(world: World) -> None:
         await world.server.steps.artifacts(UNKNOWN)
 
 
-async def test_job_that_its_agent_gives_up_fails_whatever_its_steps_tolerate(world: World) -> None:
+async def test_job_that_its_agent_gives_up_ends_whatever_its_steps_tolerate(world: World) -> None:
     run, report = await _running(world, "?.. | .")
     gone = replace(report, status=RunStatus.FAILED, error_message="the disk is full")
     await world.server.runs.report_job(gone)
     await world.server.runs.report_job(gone)
-    assert (await run.states(), await run.job_statuses()) == ("Fxx x", [RunStatus.FAILED, RunStatus.SKIPPED])
+    assert (await run.states(), await run.job_statuses()) == ("FCx x", [RunStatus.CANCELLED, RunStatus.SKIPPED])
     assert (await run.row()).jobs[0].error_message == "the disk is full"
 
 
-async def test_job_that_is_given_up_between_its_steps_fails(world: World) -> None:
+async def test_job_that_is_given_up_between_its_steps_ends(world: World) -> None:
     run, report = await _running(world, "...")
     await world.end_of(run, "a1")
     gone = replace(report, status=RunStatus.FAILED, error_message="the disk is full")
     await world.server.runs.report_job(gone)
     await world.server.runs.report_job(gone)
-    assert await run.job_statuses() == [RunStatus.FAILED]
+    assert await run.job_statuses() == [RunStatus.CANCELLED]
 
 
 async def test_job_that_its_agent_cancels(world: World) -> None:

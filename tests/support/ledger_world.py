@@ -3,7 +3,7 @@
 `World(".. ?. | *")` has two stages; jobs are words, named a, b, c in order; steps are letters, numbered from 1, so that
 the second step of the first job is `a2`:
 
-    .   a step      ?   a step with continue_on_error      *   a step with a selector of its own
+    .   a step      ?   a step with continue_on_error      *   a step with a selector of its own      !   with both
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.ledger_store import LedgerStore, QueueRow
 
 AGENTS = {"x": UUID(int=1), "y": UUID(int=2), "z": UUID(int=3)}
 AGENT_NAMES = {identity: name for name, identity in AGENTS.items()}
-SHAPES = ".?*"
+SHAPES = ".?*!"
 
 
 class World:
@@ -252,9 +252,9 @@ class World:
             run_id=self.run.id,
             index=index,
             status=status,
-            selector_id=2 if letter == "*" else 1,
-            own_selector=letter == "*",
-            continue_on_error=letter == "?",
+            selector_id=2 if letter in "*!" else 1,
+            own_selector=letter in "*!",
+            continue_on_error=letter in "?!",
         )
 
     def _hold(self, *, held: bool) -> None:

@@ -160,6 +160,6 @@ class Client:
 
 @asynccontextmanager
 async def client_of(server: Server, token: str | None = None) -> AsyncIterator[Client]:
-    """Connect to a server, as the administrator unless another token is given."""
-    async with aio.insecure_channel(server.grpc) as channel:
+    """Connect to a server, as the administrator unless another token is given; the connection is shared with nobody."""
+    async with aio.insecure_channel(server.grpc, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
         yield Client(channel, server.token if token is None else token)

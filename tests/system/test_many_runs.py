@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 AGENTS, CAPACITY = 4, 4
 CALLERS, RUNS = 4, 50  # each caller has a connection, of which the server serves so many calls at a time
+T = TypeVar("T")
 
 
 def _stages(name: str, script: str) -> str:
@@ -41,7 +44,7 @@ async def test_two_hundred_runs_at_once(sandbox: Sandbox, tmp_path: Path) -> Non
             await apply(client, document("two", script, script)),
             await apply(client, _stages("three", script)),
         ]
-    callers = await asyncio.gather(*(_run_all(server, pipelines, number) for number in range(CALLERS)))
+    callers = await _all(_run_all(server, pipelines, number) for number in range(CALLERS))
     runs = {run.run_id: run for caller in callers for run in caller}
     assert Counter(run.status for run in runs.values()) == {SUCCESS: CALLERS * RUNS}
     assert all(_counters_fit(run) for run in runs.values())
@@ -59,10 +62,14 @@ async def test_two_hundred_runs_at_once(sandbox: Sandbox, tmp_path: Path) -> Non
 
 async def _run_all(server: Server, pipelines: list[str], caller: int) -> list[pipeline_pb2.PipelineRunDetail]:
     async with client_of(server) as client:
-        started = await asyncio.gather(
-            *(trigger(client, pipelines[n % 3], request_id=f"{caller}-{n}") for n in range(RUNS))
-        )
-        return await asyncio.gather(*(end_of(client, run_id) for run_id in started))
+        started = await _all(trigger(client, pipelines[n % 3], request_id=f"{caller}-{n}") for n in range(RUNS))
+        return await _all(end_of(client, run_id) for run_id in started)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in work]
+    return [task.result() for task in tasks]
 
 
 def _counters_fit(run: pipeline_pb2.PipelineRunDetail) -> bool:

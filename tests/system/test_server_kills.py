@@ -14,7 +14,7 @@ from arcentra_api.stream.v1 import stream_pb2
 from tests.agent.processes import Gate, is_alive
 from tests.support.processes import Agent, Sandbox, database_of, until
 from tests.support.server import Client, Server, client_of
-from tests.system.verbs import SUCCESS, apply, document, end_of, get_run, log_of, start, step_of, trigger
+from tests.system.verbs import SUCCESS, apply, document, end_of, log_of, start, step_of, trigger
 
 pytestmark = pytest.mark.slow
 

@@ -28,6 +28,11 @@ async def job_name(tx: Tx, job_id: UUID) -> str:
     return str(await tx.fetchval("SELECT name FROM job_runs WHERE id = $1", job_id))
 
 
+async def next_index(tx: Tx, job_id: UUID) -> int:
+    """Return the place after the last step of a job."""
+    return int(await tx.fetchval("SELECT coalesce(max(step_index) + 1, 0) FROM step_runs WHERE job_run_id = $1", job_id))
+
+
 async def env_of_job(tx: Tx, run_id: UUID, name: str) -> Mapping[str, str]:
     """Return the environment of a job of a run, by the definition that the run keeps; without that of its steps."""
     row = await tx.fetchrow(

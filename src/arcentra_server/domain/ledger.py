@@ -126,11 +126,13 @@ class Ledger(LedgerBook):
             step.failure_reason = FailureReason.AGENT_LOST
             self._finish(step, StepStatus.CANCELLED)
             return
+        # Its process may still be there: an agent that was only silent, with its channel open, hears of it this way.
+        self.cancels.append(CancelCommand(step.lease.agent_id, step.id, message))
         if step.cancel_cause is not None:
-            self._finish(step, _cancelled_as(step), agent_gone=True)
+            self._finish(step, _cancelled_as(step), agent_gone=not step.own_selector)
             return
         step.failure_reason = FailureReason.AGENT_LOST
-        self._finish(step, StepStatus.FAILED, agent_gone=True)
+        self._finish(step, StepStatus.FAILED, agent_gone=not step.own_selector)
 
     def abandon(self, step: StepState, message: str) -> None:
         """End a step that waits for an agent which is gone together with the workspace of its job."""

@@ -212,6 +212,7 @@ class StepRunService:
         self, tx: Tx, ledger: Ledger, run: RunState, job: JobState, added: AddedStep, created_by: str, *, queue: bool
     ) -> UUID:
         spec, step_id = added.spec, new_id()
+        index = await new_steps.next_index(tx, job.id)
         name = added.job_name or await new_steps.job_name(tx, job.id)
         new = NewStep(
             id=step_id,
@@ -220,12 +221,12 @@ class StepRunService:
             pipeline_id=run.pipeline_id,
             job_name=name,
             name=spec.name,
-            index=job.total_steps,
+            index=index,
             uses=spec.uses,
             action=spec.action,
             args=spec.args,
             env={**await new_steps.env_of_job(tx, run.id, name), **spec.env},
-            workspace=f"{job.id}-{job.total_steps}" if spec.selector else str(job.id),
+            workspace=f"{job.id}-{index}" if spec.selector else str(job.id),
             timeout_ms=spec.timeout_ms,
             selector=spec.selector or ANY_AGENT,
             own_selector=spec.selector is not None,

@@ -22,28 +22,30 @@ from arcentra_server.domain.ids import ENTROPY_BYTES, parse_id, uuid7
 from arcentra_server.domain.lease_tokens import LeaseTokens
 from arcentra_server.domain.token_maker import TokenMaker
 
-TIMES = st.integers(0, 2**48 - 1)
+TIMES = st.integers(0, 2**48 - 2)
+PARTS = st.integers(0, 999_999)
 ENTROPY = st.binary(min_size=ENTROPY_BYTES, max_size=ENTROPY_BYTES)
 SECRETS = st.text("abcXYZ019-_", min_size=1, max_size=43)
 IDS = st.text("abcdefgh234567", min_size=1, max_size=16)
 
 
-@given(TIMES, ENTROPY)
-def test_uuid7_layout(unix_ms: int, entropy: bytes) -> None:
-    made = uuid7(unix_ms, entropy)
+@given(TIMES, PARTS, ENTROPY)
+def test_uuid7_layout(unix_ms: int, part_ns: int, entropy: bytes) -> None:
+    made = uuid7(unix_ms * 1_000_000 + part_ns, entropy)
     assert (made.version, made.variant, made.int >> 80) == (7, RFC_4122, unix_ms)
+    assert (made.int >> 64) & 0xFFF == part_ns * 4096 // 1_000_000
 
 
-def test_uuid7_uses_74_random_bits() -> None:
+def test_uuid7_uses_62_random_bits() -> None:
     lowest, highest = uuid7(0, bytes(ENTROPY_BYTES)).int, uuid7(0, b"\xff" * ENTROPY_BYTES).int
     assert lowest == 7 << 76 | 0b10 << 62
-    assert (highest ^ lowest).bit_count() == 74
+    assert (highest ^ lowest).bit_count() == 62
 
 
-@given(TIMES, TIMES, ENTROPY, ENTROPY)
-def test_uuid7_sorts_by_time(one: int, other: int, first: bytes, second: bytes) -> None:
-    if one != other:
-        assert (uuid7(one, first) < uuid7(other, second)) == (one < other)
+@given(TIMES, ENTROPY, ENTROPY)
+def test_uuid7_sorts_by_time_down_to_a_part_of_a_millisecond(unix_ms: int, first: bytes, second: bytes) -> None:
+    now = unix_ms * 1_000_000
+    assert uuid7(now, first) < uuid7(now + 250, second) < uuid7(now + 1_000_000, first)
 
 
 @pytest.mark.parametrize("length", [0, ENTROPY_BYTES - 1, ENTROPY_BYTES + 1])

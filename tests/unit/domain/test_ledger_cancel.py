@@ -8,6 +8,7 @@ from arcentra_server.domain.errors import InvalidTransition
 from arcentra_server.domain.execution import CancelCause, CancelCommand
 from arcentra_server.domain.states import FailureReason, RunStatus
 from arcentra_server.domain.states import StepStatus as S
+from tests.support.ledger_checks import RunChecks
 from tests.support.ledger_world import AGENTS, World
 
 
@@ -239,6 +240,18 @@ def test_job_that_its_agent_gives_up_does_not_go_on_after_a_tolerated_step() -> 
     world.fail_job("a", "no disk")
     assert (world.states()[0], world.store.leases, world.store.queue) == ("F", {}, {})
     assert world.run.status in (RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+@pytest.mark.parametrize("shape", ["..", "?."])
+@pytest.mark.parametrize("between", [False, True])
+def test_job_that_its_agent_gives_up_ends_as_its_steps_say(shape: str, between: bool) -> None:
+    world = World(shape)
+    world.start("x", "a1")
+    if between:
+        world.report("x", "a1", S.SUCCESS)
+    world.fail_job("a", "no disk")
+    assert world.job("a").status in (RunStatus.FAILED, RunStatus.CANCELLED)
+    RunChecks(world.store).check()
 
 
 def test_cancelled_job_that_its_agent_gives_up_is_cancelled() -> None:

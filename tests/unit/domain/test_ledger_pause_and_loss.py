@@ -191,6 +191,21 @@ def test_loss_of_a_step_of_its_own_leaves_the_workspace_of_the_job() -> None:
     assert world.queued("a3") == QueueRow(AGENTS["x"], held=False)
 
 
+def test_tolerated_loss_of_a_step_of_its_own_leaves_the_workspace_of_the_job() -> None:
+    world = World(".!.")
+    world.finish("x", "a1")
+    world.start("y", "a2")
+    world.lose("a2")
+    assert (world.states(), world.queued("a3")) == ("SFQ", QueueRow(AGENTS["x"], held=False))
+
+
+def test_tolerated_loss_of_a_step_of_its_own_before_there_is_a_workspace() -> None:
+    world = World("!.")
+    world.start("y", "a1")
+    world.lose("a1")
+    assert (world.states(), world.queued("a2")) == ("FQ", QueueRow(None, held=False))
+
+
 def test_loss_of_what_is_not_leased_changes_nothing() -> None:
     world = World(". .")
     world.finish("x", "a1")
