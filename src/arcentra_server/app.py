@@ -11,9 +11,11 @@ from typing import Any
 import structlog
 
 from arcentra_server.config import Config
+from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from arcentra_server.db.engine import Database
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.installation import (
     ADMIN_TOKEN_FILE,
     InstallationError,
@@ -91,10 +93,17 @@ class _Server:
         self._metrics = Metrics()
         self._channels = AgentChannels()
         self._journal = Journal(database)
+        self._bell = WorkBell()
         self._auth = AuthService(database, keys.tokens)
-        store = ExecutionStore(database, self._channels, keys.leases, wakes=(self._wake, self._journal.wake))
+        store = ExecutionStore(
+            database,
+            self._channels,
+            keys.leases,
+            on_change=(self._bell.ring, self._journal.wake),
+            on_new_work=(self._bell.ring_for_new_work,),
+        )
         self._agents = AgentService(store, keys.tokens, lease_seconds=config.agents.lease_seconds)
-        self._dispatch = DispatchService(store, self._channels)
+        self._dispatch = DispatchService(store, self._channels, self._bell)
         self._reports = ReportService(store)
         self._logs = LogService(database, limit=config.logs.largest_step_mib * 1024 * 1024)
         self._events = AgentEventService(database)
@@ -102,13 +111,11 @@ class _Server:
         self._rpc = self._make_rpc(store)
         self._http = self._make_http()
 
-    def _wake(self) -> None:
-        self._dispatch.wake()
-
     def _make_rpc(self, store: ExecutionStore) -> RpcServer:
-        parts = AgentParts(self._agents, self._dispatch, self._reports, self._channels)
-        runs = RunService(store, wire.encode)
-        step_runs = StepRunService(store, wire.encode, wire.edit)
+        parts = AgentParts(self._agents, self._dispatch, self._reports, self._channels, self._bell)
+        selectors = SelectorIds()
+        runs = RunService(store, wire.encode, selectors)
+        step_runs = StepRunService(store, wire.encode, wire.edit, selectors)
         heartbeat_ms = int(self._config.agents.heartbeat_seconds * 1_000)
         return RpcServer(
             self._auth,
@@ -128,7 +135,7 @@ class _Server:
     def _loops(self) -> list[Loop]:
         """The table of all background loops."""
         return [
-            Loop("scheduler", self._schedule, interval=1.0, wait=self._dispatch.wait),
+            Loop("scheduler", self._schedule, interval=1.0, wait=self._bell.wait),
             Loop("journal", self._journal.run_once, interval=1.0, wait=self._journal.wait),
             Loop("reaper", self._reaper.run_once, interval=1.0),
         ]

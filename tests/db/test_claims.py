@@ -1,6 +1,6 @@
 """The queries of a scheduler's pass, one transaction beside another."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from uuid import UUID
 
 import pytest
@@ -43,9 +43,10 @@ async def queue(dsn: str) -> AsyncIterator[Queue]:
 
 
 async def _heads(
-    tx: Tx, agents: Sequence[UUID] = (), limit: int = 100, selectors: Sequence[int] = (SELECTOR,)
+    tx: Tx, agents: Sequence[UUID] = (), limit: int = 100, rooms: Mapping[int, int] | None = None
 ) -> list[UUID]:
-    return [step.step_run_id for step in await claims.lock_heads(tx, selectors, agents, limit)]
+    heads = await claims.lock_heads(tx, {SELECTOR: 100} if rooms is None else rooms, agents, limit)
+    return [step.step_run_id for step in heads]
 
 
 async def test_what_one_pass_has_locked_another_passes_over(queue: Queue) -> None:
@@ -56,6 +57,14 @@ async def test_what_one_pass_has_locked_another_passes_over(queue: Queue) -> Non
         second = await _heads(two, limit=4)
     assert (len(first), len(second)) == (4, 2)
     assert {*first, *second} == set(steps)
+
+
+async def test_each_selector_gives_what_its_agents_have_room_for(queue: Queue) -> None:
+    async with queue.database.transaction() as tx:
+        await queue.fill(tx, 6)
+        other = await queue.fill(tx, 3, selector=2)
+        heads = await _heads(tx, rooms={SELECTOR: 2, 2: 5})
+        assert (len(heads), set(heads) >= set(other)) == (5, True)
 
 
 async def test_order_is_priority_then_age_and_bound_steps_first(queue: Queue) -> None:
@@ -80,7 +89,7 @@ async def test_what_is_held_delayed_or_of_another_selector_is_not_a_head(queue: 
             "UPDATE step_queue SET ready_at = clock_timestamp() + interval '5 s' WHERE step_run_id = $1", delayed
         )
         assert await _heads(tx) == []
-        assert await _heads(tx, selectors=[1, 2]) == [other]
+        assert await _heads(tx, rooms={1: 5, 2: 5}) == [other]
 
 
 async def test_claim_takes_only_what_is_still_queued(queue: Queue) -> None:

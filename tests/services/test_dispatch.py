@@ -171,7 +171,7 @@ async def _ask(world: World, group: asyncio.TaskGroup, agent: UUID, wanted: int)
     """Let an agent ask while there is nothing for it."""
     assert await world.server.schedule() == 0
     call = group.create_task(world.server.dispatch.fetch(agent, wanted, 30))
-    await world.server.dispatch.wait()  # asking is a reason for a pass
+    await world.server.bell.wait()  # asking is a reason for a pass
     return call
 
 

@@ -68,7 +68,7 @@ class Storm:
     async def schedule(self) -> None:
         while True:
             await self.world.server.dispatch.run_once()
-            await self.world.server.dispatch.wait()
+            await self.world.server.bell.wait()
 
 
 async def test_storm(world: World) -> None:

@@ -103,8 +103,6 @@ def _jobs(rows: _Rows) -> Iterator[str]:
             states = [StepStatus(step["status"]) for step in steps]
             ended = [step for step in steps if step["finished_at"]]
             outcome = rollup.job_outcome((StepStatus(step["status"]), step["continue_on_error"]) for step in ended)
-            if _given_up(job, ended):
-                outcome = rollup.graver(outcome, RunStatus.FAILED)
             counted = {
                 "total_steps": len(steps),
                 "completed_steps": len(ended),
@@ -117,12 +115,6 @@ def _jobs(rows: _Rows) -> Iterator[str]:
             for place, state in enumerate(states):
                 if state in _ACTIVE and not all(before.terminal for before in states[:place]):
                     yield f"step {place + 1} of job {job['id']} is {state} before its turn: {states}"
-
-
-def _given_up(job: Row, ended: Sequence[Row]) -> bool:
-    """Answer whether the agent of a job said that the job failed, which outranks what its steps tolerate."""
-    told = any(step["status"] == StepStatus.SKIPPED or step["failure_reason"] == "internal" for step in ended)
-    return told and job["status"] == RunStatus.FAILED and bool(job["error_message"])
 
 
 def _job_status(steps: Sequence[Row], states: Sequence[StepStatus], outcome: RunStatus) -> RunStatus:

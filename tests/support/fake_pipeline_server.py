@@ -9,7 +9,7 @@ from typing import Any, Literal
 import grpc
 from google.protobuf import any_pb2, message_factory
 from google.protobuf.descriptor import MethodDescriptor
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships stubs without py.typed
+from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode, aio
 from grpc_status import rpc_status
 

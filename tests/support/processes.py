@@ -81,9 +81,9 @@ class Sandbox:
     def env(self) -> dict[str, str]:
         return clean_env(HOME=str(self.home), **self.settings)
 
-    async def serve(self, *arguments: str, grpc: str = "127.0.0.1:0") -> Server:
-        """Start the server on the data directory."""
-        server = await start_server(self.data_dir, *arguments, grpc=grpc, env=self.env)
+    async def serve(self, *arguments: str, command: str = "serve", grpc: str = "127.0.0.1:0") -> Server:
+        """Start the server on the data directory, with a local agent if the command is `dev`."""
+        server = await start_server(self.data_dir, *arguments, command=command, grpc=grpc, env=self.env)
         self._others.append(server.process)
         return server
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grpc import aio
+
 from arcentra_api.admin.v1 import admin_pb2_grpc
 from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
 from arcentra_api.gateway.v1 import gateway_pb2_grpc
 from arcentra_api.pipeline.v1 import pipeline_pb2_grpc
 from arcentra_api.steprun.v1 import steprun_pb2_grpc
 from arcentra_api.stream.v1 import stream_pb2_grpc
-from grpc import aio
 
 PROGRAMS = Path(sys.executable).parent
 _READY = re.compile(rb"ready grpc=(\S+) http=(\S+)")
@@ -83,9 +84,13 @@ async def run_program(name: str, *arguments: str, env: dict[str, str] | None = N
 
 
 async def start_server(
-    data_dir: Path, *arguments: str, grpc: str = "127.0.0.1:0", env: dict[str, str] | None = None
+    data_dir: Path,
+    *arguments: str,
+    command: str = "serve",
+    grpc: str = "127.0.0.1:0",
+    env: dict[str, str] | None = None,
 ) -> Server:
-    """Start `arcentra-server serve` and return once it is ready.
+    """Start `arcentra-server serve` (or `dev`) and return once it is ready.
 
     Raises:
         ServerFailed: it ended before it was ready.
@@ -95,7 +100,7 @@ async def start_server(
     with log.open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(
             str(PROGRAMS / "arcentra-server"),
-            "serve",
+            command,
             "--data-dir",
             str(data_dir),
             "--grpc-listen",

@@ -6,7 +6,6 @@ from typing import Any
 
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.pipeline.v1 import pipeline_pb2
-
 from tests.support.server import Client
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
 
+from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.engine import Database, Row
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.runs import RunRow
 from arcentra_server.db.step_runs import StepRow
 from arcentra_server.domain.definition import PipelineSpec
@@ -71,25 +73,30 @@ class Server:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         maker = TokenMaker(b"k" * 32, os.urandom)
         self.links = RecordingLinks()
-        self.store = ExecutionStore(database, self.links, LeaseTokens(b"l" * 32), wakes=(self._wake,))
-        self.dispatch = DispatchService(self.store, self.links)
+        self.bell = WorkBell()
+        self.store = ExecutionStore(
+            database,
+            self.links,
+            LeaseTokens(b"l" * 32),
+            on_change=(self.bell.ring,),
+            on_new_work=(self.bell.ring_for_new_work,),
+        )
+        self.dispatch = DispatchService(self.store, self.links, self.bell)
         self.auth = AuthService(database, maker, clock)
         self.agents = AgentService(self.store, maker, lease_seconds=LEASE_SECONDS)
         self.reports = ReportService(self.store)
         self.pipelines = PipelineService(database)
-        self.runs = RunService(self.store, wire.encode)
-        self.steps = StepRunService(self.store, wire.encode, wire.edit)
+        selectors = SelectorIds()
+        self.runs = RunService(self.store, wire.encode, selectors)
+        self.steps = StepRunService(self.store, wire.encode, wire.edit, selectors)
         self.reaper = Reaper(self.store)
-
-    def _wake(self) -> None:
-        self.dispatch.wake()
 
     async def schedule(self) -> int:
         """Run passes as the scheduler's loop does: while there may be something to place. Return how many were leased."""
         leased = 0
         while True:
             leased += await self.dispatch.run_once()
-            if not self.dispatch._wake.is_set():
+            if not self.bell.rung:
                 return leased
 
 

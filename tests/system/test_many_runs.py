@@ -53,10 +53,9 @@ async def test_two_hundred_runs_at_once(sandbox: Sandbox, tmp_path: Path) -> Non
     assert sorted(ran.read_text().split()) == steps
     async with database_of(server) as database, database.transaction(snapshot=True) as tx:
         await check_consistent(tx)
-        leases = await tx.fetch("SELECT step_run_id::text, agent_id::text FROM leases WHERE end_reason = 'finished'")
+        agents = await tx.fetchval("SELECT count(DISTINCT agent_id) FROM step_runs WHERE status = 'SUCCESS'")
         pipelines_counted = await tx.fetch("SELECT total_runs, success_runs, failed_runs FROM pipelines ORDER BY name")
-    assert sorted(lease["step_run_id"] for lease in leases) == steps
-    assert len({lease["agent_id"] for lease in leases}) == AGENTS
+    assert agents == AGENTS
     assert sorted(map(tuple, pipelines_counted)) == [(64, 64, 0), (68, 68, 0), (68, 68, 0)]
 
 

@@ -59,8 +59,10 @@ class Batcher(Generic[Item, Result]):
         try:
             results = await self._commit([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the callers, not to this loop
-            if len(batch) == 1:
-                _fail(batch[0][1], error)
+            if len(batch) == 1 or isinstance(error, Unavailable):
+                # Without a database nobody's item can be committed: a try for each would make the last wait for all.
+                for _, future in batch:
+                    _fail(future, error)
                 return
             for pair in batch:
                 await self._settle([pair])

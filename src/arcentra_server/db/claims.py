@@ -9,36 +9,46 @@ from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.scheduling.plan import AgentSlots, QueuedStep
 
-# Two servers may reach one agent for a moment: whoever locks it first has counted its slots for both.
-_LOCK_AGENTS = """
-    SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE
-"""
 _FREE = """
     SELECT a.id, a.claimed_labels || a.server_labels AS labels, (a.capacity - count(l.id))::int AS free
       FROM agents a LEFT JOIN leases l ON l.agent_id = a.id AND l.ended_at IS NULL
      WHERE a.id = ANY($1) AND a.deleted_at IS NULL
      GROUP BY a.id HAVING a.capacity > count(l.id) ORDER BY a.id
 """
-# The head of each selector's queue. Rows that another server claims at this moment are passed over.
-_FREE_HEADS = """
-    SELECT q.step_run_id, q.selector_id
-      FROM unnest($1::int[], $2::int[]) AS c(selector_id, room)
-     CROSS JOIN LATERAL (
-           SELECT step_run_id, selector_id, priority, run_id FROM step_queue
-            WHERE selector_id = c.selector_id AND agent_id IS NULL AND NOT held AND ready_at <= clock_timestamp()
-            ORDER BY priority DESC, run_id, step_run_id
-            LIMIT c.room FOR UPDATE SKIP LOCKED) q
-     ORDER BY q.priority DESC, q.run_id, q.step_run_id LIMIT $3
+# What is bound to one of the agents, then the head of each selector's queue. Rows that another server claims at this
+# moment are passed over.
+_HEADS = """
+    SELECT step_run_id, selector_id, agent_id
+      FROM (SELECT step_run_id, selector_id, agent_id FROM step_queue
+             WHERE agent_id = ANY($1) AND NOT held AND ready_at <= clock_timestamp()
+             ORDER BY priority DESC, run_id, step_run_id LIMIT $4 FOR UPDATE SKIP LOCKED) bound
+     UNION ALL
+    SELECT step_run_id, selector_id, NULL
+      FROM (SELECT q.step_run_id, q.selector_id
+              FROM unnest($2::int[], $3::int[]) AS c(selector_id, room)
+             CROSS JOIN LATERAL (
+                   SELECT step_run_id, selector_id, priority, run_id FROM step_queue
+                    WHERE selector_id = c.selector_id AND agent_id IS NULL AND NOT held
+                      AND ready_at <= clock_timestamp()
+                    ORDER BY priority DESC, run_id, step_run_id
+                    LIMIT least(c.room, $4) FOR UPDATE SKIP LOCKED) q
+             ORDER BY q.priority DESC, q.run_id, q.step_run_id LIMIT $4) free
 """
-_BOUND_HEADS = """
-    SELECT step_run_id, selector_id, agent_id FROM step_queue
-     WHERE agent_id = ANY($1) AND NOT held AND ready_at <= clock_timestamp()
-     ORDER BY priority DESC, run_id, step_run_id LIMIT $2 FOR UPDATE SKIP LOCKED
+# Two servers may reach one agent for a moment: the slots of those that get something are counted again under a lock.
+_LOCK_AGENTS = """
+    SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """
 _CLAIM = """
-    WITH taken AS (
-        DELETE FROM step_queue q USING unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c(lease_id, step_id, agent_id)
-         WHERE q.step_run_id = c.step_id RETURNING c.lease_id, c.step_id, c.agent_id),
+    WITH chosen AS (
+        SELECT c.lease_id, c.step_id, c.agent_id, row_number() OVER (PARTITION BY c.agent_id ORDER BY c.place) AS slot
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS c(lease_id, step_id, agent_id, place)),
+    room AS (
+        SELECT a.id, a.capacity - (SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS free
+          FROM agents a WHERE a.id = ANY($4)),
+    taken AS (
+        DELETE FROM step_queue q USING chosen c, room
+         WHERE q.step_run_id = c.step_id AND room.id = c.agent_id AND c.slot <= room.free
+        RETURNING c.lease_id, c.step_id, c.agent_id),
     leased AS (
         INSERT INTO leases (id, step_run_id, agent_id) SELECT lease_id, step_id, agent_id FROM taken
         RETURNING id, step_run_id, agent_id)
@@ -57,8 +67,7 @@ _HELD = """
 
 
 async def free_slots(tx: Tx, agent_ids: Sequence[UUID]) -> list[AgentSlots]:
-    """Lock agents; return those that have room, by the leases they hold."""
-    await tx.execute(_LOCK_AGENTS, agent_ids)
+    """Return those of the agents that have room, by the leases they hold."""
     return [AgentSlots(row["id"], row["labels"], row["free"]) for row in await tx.fetch(_FREE, agent_ids)]
 
 
@@ -78,15 +87,18 @@ async def lock_heads(tx: Tx, rooms: Mapping[int, int], agent_ids: Sequence[UUID]
         agent_ids: The agents.
         limit: How many step runs to return of each of the two kinds.
     """
-    bound = await tx.fetch(_BOUND_HEADS, agent_ids, limit)
-    free = await tx.fetch(_FREE_HEADS, list(rooms), list(rooms.values()), limit)
-    steps = [QueuedStep(row["step_run_id"], row["selector_id"], row["agent_id"]) for row in bound]
-    return steps + [QueuedStep(row["step_run_id"], row["selector_id"]) for row in free]
+    rows = await tx.fetch(_HEADS, agent_ids, list(rooms), list(rooms.values()), limit)
+    return [QueuedStep(row["step_run_id"], row["selector_id"], row["agent_id"]) for row in rows]
 
 
 async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Row]:
-    """Turn queue rows into leases, given as (lease, step run, agent); return what is to be dispatched."""
-    return list(await tx.fetch(_CLAIM, *(list(column) for column in zip(*leases, strict=True))))
+    """Turn queue rows into leases, given as (lease, step run, agent); return what is to be dispatched.
+
+    Agents that have no room by now, or that another server claims for at this moment, get nothing.
+    """
+    locked = await tx.fetch(_LOCK_AGENTS, list({agent_id for _, _, agent_id in leases}))
+    columns = [list(column) for column in zip(*leases, strict=True)]
+    return list(await tx.fetch(_CLAIM, *columns, [row["id"] for row in locked]))
 
 
 async def unacknowledged(tx: Tx, agent_id: UUID) -> list[Row]:
@@ -108,10 +120,13 @@ async def step_of(tx: Tx, lease_id: UUID, agent_id: UUID) -> UUID | None:
 
 
 async def finished_jobs(tx: Tx, job_ids: Sequence[UUID], agent_id: UUID) -> list[UUID]:
-    """Return those of the job runs that have ended, do not exist, or are not on this agent."""
+    """Return those of the job runs that have ended, do not exist, or have neither their workspace nor a step here."""
     rows = await tx.fetch(
         """SELECT c.id FROM unnest($1::uuid[]) AS c(id) LEFT JOIN job_runs j ON j.id = c.id
-            WHERE j.id IS NULL OR j.finished_at IS NOT NULL OR j.agent_id IS DISTINCT FROM $2""",
+            WHERE j.id IS NULL OR j.finished_at IS NOT NULL
+               OR j.agent_id IS DISTINCT FROM $2 AND NOT EXISTS (
+                  SELECT 1 FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+                   WHERE s.job_run_id = j.id AND l.agent_id = $2 AND l.ended_at IS NULL)""",
         job_ids,
         agent_id,
     )

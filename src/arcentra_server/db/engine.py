@@ -47,6 +47,13 @@ def new_id() -> UUID:
     return uuid7(time.time_ns(), os.urandom(ENTROPY_BYTES))
 
 
+class _Connection(asyncpg.Connection):
+    """A connection that is not reset when it goes back to the pool: nothing here outlives its transaction."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class Database:
     """Connections to one PostgreSQL database. Use it as an async context manager."""
 
@@ -62,6 +69,7 @@ class Database:
                 min_size=2,
                 max_size=self._pool_size,
                 init=_prepare,
+                connection_class=_Connection,
                 server_settings=_SETTINGS,
                 command_timeout=60,
             )

@@ -21,11 +21,20 @@ _ATTEMPTS = 5
 class ExecutionStore:
     """Runs changes of pipeline runs, each in one transaction, and publishes their consequences after the commit."""
 
-    def __init__(self, database: Database, links: AgentLinks, tokens: LeaseTokens, *, wakes: Iterable[Wake]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        links: AgentLinks,
+        tokens: LeaseTokens,
+        *,
+        on_change: Iterable[Wake],
+        on_new_work: Iterable[Wake],
+    ) -> None:
         self.database = database
         self._links = links
         self._tokens = tokens
-        self._wakes = tuple(wakes)
+        self._on_change = tuple(on_change)
+        self._on_new_work = tuple(on_new_work)
 
     async def change(self, action: Callable[[Tx, Ledger], Awaitable[Answer]]) -> Answer:
         """Run an action that loads a ledger and decides; write what it decided.
@@ -65,9 +74,9 @@ class ExecutionStore:
             for row in rows
         ]
 
-    def announce(self) -> None:
-        """Hint that something was committed: to the scheduler, and to those who follow the journal."""
-        for wake in self._wakes:
+    def announce_new_work(self) -> None:
+        """Hint that something was committed that the scheduler does not know at all: a run, an agent, labels."""
+        for wake in (*self._on_new_work, *self._on_change):
             wake()
 
     def _publish(self, ledger: Ledger, leased: list[Row]) -> None:
@@ -77,4 +86,5 @@ class ExecutionStore:
             self._links.cancel(ledger.cancels)
         if ledger.releases:
             self._links.release(ledger.releases)
-        self.announce()
+        for wake in self._on_change:
+            wake()

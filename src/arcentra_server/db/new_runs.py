@@ -8,57 +8,69 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from arcentra_server.db import events
 from arcentra_server.db.engine import Tx
+from arcentra_server.domain.errors import AlreadyExists
 from arcentra_server.domain.execution import Event, Resource
 from arcentra_server.domain.instantiate import NewRun, NewStep
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.domain.states import StepStatus
 
-_RUN = """
-    INSERT INTO pipeline_runs (id, pipeline_id, namespace, spec_version, trigger_type, triggered_by, branch, commit_sha,
-                               variables, request_id, stage_count, total_jobs)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-    ON CONFLICT (pipeline_id, request_id) WHERE request_id IS NOT NULL DO NOTHING
-"""
-_STAGES = """
-    INSERT INTO run_stages (run_id, stage_index, name, open_jobs)
-    SELECT $1, * FROM unnest($2::int[], $3::text[], $4::int[])
-"""
-_JOBS = """
-    INSERT INTO job_runs (run_id, pipeline_id, id, name, stage_index, job_index, selector_id, timeout_ms, total_steps)
-    SELECT $1, $2, * FROM unnest($3::uuid[], $4::text[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::int[])
-"""
-_STEPS = """
-    INSERT INTO step_runs (run_id, pipeline_id, created_by, id, job_run_id, name, step_index, status, selector_id,
-                           own_selector, continue_on_error, timeout_ms, dispatch)
-    SELECT $1, $2, $3, * FROM unnest($4::uuid[], $5::uuid[], $6::text[], $7::int[], $8::text[], $9::int[], $10::bool[],
-                                     $11::bool[], $12::bigint[], $13::bytea[])
-"""
-_QUEUE = """
-    INSERT INTO step_queue (run_id, step_run_id, selector_id) SELECT $1, * FROM unnest($2::uuid[], $3::int[])
+# One statement for all rows of a run: their keys are checked when it ends.
+_INSERT = """
+    WITH run AS (
+        INSERT INTO pipeline_runs (id, pipeline_id, namespace, spec_version, trigger_type, triggered_by, branch,
+                                   commit_sha, variables, request_id, stage_count, total_jobs)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)),
+    stages AS (
+        INSERT INTO run_stages (run_id, stage_index, name, open_jobs)
+        SELECT $1, * FROM unnest($13::int[], $14::text[], $15::int[])),
+    jobs AS (
+        INSERT INTO job_runs (run_id, pipeline_id, id, name, stage_index, job_index, selector_id, timeout_ms, total_steps)
+        SELECT $1, $2, *
+          FROM unnest($16::uuid[], $17::text[], $18::int[], $19::int[], $20::int[], $21::bigint[], $22::int[])),
+    steps AS (
+        INSERT INTO step_runs (run_id, pipeline_id, created_by, id, job_run_id, name, step_index, status, selector_id,
+                               own_selector, continue_on_error, timeout_ms, dispatch)
+        SELECT $1, $2, $6, *
+          FROM unnest($23::uuid[], $24::uuid[], $25::text[], $26::int[], $27::text[], $28::int[], $29::bool[],
+                      $30::bool[], $31::bigint[], $32::bytea[]))
+    INSERT INTO step_queue (run_id, step_run_id, selector_id) SELECT $1, * FROM unnest($33::uuid[], $34::int[])
 """
 
 
-async def ensure_selectors(tx: Tx, selectors: Iterable[Selector]) -> dict[Selector, int]:
-    """Return the ids of selectors, storing those that are new. Equal selectors share one id, whoever wrote them."""
-    documents: dict[bytes, list[Any]] = {}
-    digests: dict[Selector, bytes] = {}
-    for selector in set(selectors):
-        document = selector.to_json()
-        digest = hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).digest()
-        digests[selector], documents[digest] = digest, document
-    known = await _selector_ids(tx, list(documents))
-    missing = [digest for digest in sorted(documents) if digest not in known]
-    if missing:
-        await tx.execute(
-            """INSERT INTO selectors (digest, document) SELECT c.digest, c.document::jsonb
-                 FROM unnest($1::bytea[], $2::text[]) AS c(digest, document) ON CONFLICT DO NOTHING""",
-            missing,
-            [json.dumps(documents[digest]) for digest in missing],
-        )
-        known = await _selector_ids(tx, list(documents))
-    return {selector: known[digest] for selector, digest in digests.items()}
+class SelectorIds:
+    """The ids of stored selectors. They never change and are never deleted, so those once seen are kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, int] = {}
+
+    async def ensure(self, tx: Tx, selectors: Iterable[Selector]) -> dict[Selector, int]:
+        """Return the ids of selectors, storing those that are new. Equal selectors share one id, whoever wrote them."""
+        documents: dict[bytes, list[Any]] = {}
+        digests: dict[Selector, bytes] = {}
+        for selector in set(selectors):
+            document = selector.to_json()
+            digest = hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).digest()
+            digests[selector], documents[digest] = digest, document
+        # What this transaction stores may be rolled back: it is kept when it is found again.
+        ids = {digest: self._known[digest] for digest in documents if digest in self._known}
+        if len(ids) < len(documents):
+            found = await _selector_ids(tx, list(documents))
+            self._known.update(found)
+            ids = {**ids, **found}
+        missing = sorted(documents.keys() - ids.keys())
+        if missing:
+            await tx.execute(
+                """INSERT INTO selectors (digest, document) SELECT c.digest, c.document::jsonb
+                     FROM unnest($1::bytea[], $2::text[]) AS c(digest, document) ON CONFLICT DO NOTHING""",
+                missing,
+                [json.dumps(documents[digest]) for digest in missing],
+            )
+            ids = {**ids, **await _selector_ids(tx, missing)}
+        return {selector: ids[digest] for selector, digest in digests.items()}
 
 
 async def _selector_ids(tx: Tx, digests: Sequence[bytes]) -> dict[bytes, int]:
@@ -66,17 +78,43 @@ async def _selector_ids(tx: Tx, digests: Sequence[bytes]) -> dict[bytes, int]:
     return {row["digest"]: row["id"] for row in rows}
 
 
-async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes]) -> bool:
-    """Store a run; False, and nothing stored, when the pipeline has a run of the same request id already.
+async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selectors: SelectorIds) -> None:
+    """Store a run.
 
     Args:
         tx: The transaction.
         run: The run.
         dispatches: The wire form of each step run, by its id.
+        selectors: The ids of stored selectors.
+
+    Raises:
+        AlreadyExists: the pipeline has a run of the same request id.
     """
+    ids = await selectors.ensure(tx, {step.selector for _, step in run.steps()} | {job.selector for job in run.jobs})
+    queued = [job.steps[0] for job in run.jobs if job.stage_index == 0]
+    first = {step.id for step in queued}
+    jobs = [
+        (job.id, job.name, job.stage_index, job.index, ids[job.selector], job.timeout_ms, len(job.steps))
+        for job in run.jobs
+    ]
+    steps = [_step_row(step, ids, dispatches[step.id], queued=step.id in first) for _, step in run.steps()]
+    try:
+        await tx.execute(
+            _INSERT,
+            *_run_row(run),
+            *_columns((index, name, size) for index, (name, size) in enumerate(run.stages)),
+            *_columns(jobs),
+            *_columns(steps),
+            *_columns((step.id, ids[step.selector]) for step in queued),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise AlreadyExists("a run of this request exists already") from error
+    await events.append(tx, _events(run, first))
+
+
+def _run_row(run: NewRun) -> tuple[Any, ...]:
     trigger = run.trigger
-    done = await tx.execute(
-        _RUN,
+    return (
         run.id,
         run.pipeline_id,
         run.namespace,
@@ -90,23 +128,6 @@ async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes]) -> bool:
         len(run.stages),
         len(run.jobs),
     )
-    if done != "INSERT 0 1":
-        return False
-    ids = await ensure_selectors(tx, [step.selector for _, step in run.steps()] + [job.selector for job in run.jobs])
-    names, sizes = zip(*run.stages, strict=True)
-    await tx.execute(_STAGES, run.id, list(range(len(run.stages))), list(names), list(sizes))
-    jobs = [
-        (job.id, job.name, job.stage_index, job.index, ids[job.selector], job.timeout_ms, len(job.steps))
-        for job in run.jobs
-    ]
-    await tx.execute(_JOBS, run.id, run.pipeline_id, *_columns(jobs))
-    queued = [job.steps[0] for job in run.jobs if job.stage_index == 0]
-    first = {step.id for step in queued}
-    steps = [_step_row(step, ids, dispatches[step.id], queued=step.id in first) for _, step in run.steps()]
-    await tx.execute(_STEPS, run.id, run.pipeline_id, trigger.triggered_by, *_columns(steps))
-    await tx.execute(_QUEUE, run.id, *_columns((step.id, ids[step.selector]) for step in queued))
-    await events.append(tx, _events(run, first))
-    return True
 
 
 def _step_row(step: NewStep, ids: Mapping[Selector, int], dispatch: bytes, *, queued: bool) -> tuple[Any, ...]:

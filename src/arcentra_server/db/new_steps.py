@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from arcentra_server.db.engine import Tx
-from arcentra_server.db.new_runs import ensure_selectors
+from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.domain.definition import PipelineSpec
 from arcentra_server.domain.errors import AlreadyExists, NotFound
 from arcentra_server.domain.execution import JobState, RunState, StepState
@@ -30,7 +30,9 @@ async def job_name(tx: Tx, job_id: UUID) -> str:
 
 async def next_index(tx: Tx, job_id: UUID) -> int:
     """Return the place after the last step of a job."""
-    return int(await tx.fetchval("SELECT coalesce(max(step_index) + 1, 0) FROM step_runs WHERE job_run_id = $1", job_id))
+    return int(
+        await tx.fetchval("SELECT coalesce(max(step_index) + 1, 0) FROM step_runs WHERE job_run_id = $1", job_id)
+    )
 
 
 async def env_of_job(tx: Tx, run_id: UUID, name: str) -> Mapping[str, str]:
@@ -48,9 +50,11 @@ async def env_of_job(tx: Tx, run_id: UUID, name: str) -> Mapping[str, str]:
     return {**env, **(jobs[name].env if name in jobs else {})}
 
 
-async def insert_job(tx: Tx, run: RunState, job_id: UUID, name: str, stage_index: int) -> JobState:
+async def insert_job(
+    tx: Tx, run: RunState, job_id: UUID, name: str, stage_index: int, selectors: SelectorIds
+) -> JobState:
     """Store a job that is added to a run."""
-    selector_id = (await ensure_selectors(tx, [ANY_AGENT]))[ANY_AGENT]
+    selector_id = (await selectors.ensure(tx, [ANY_AGENT]))[ANY_AGENT]
     await tx.execute(
         """INSERT INTO job_runs (id, run_id, pipeline_id, name, stage_index, job_index, selector_id)
            VALUES ($1, $2, $3, $4, $5, (SELECT count(*) FROM job_runs WHERE run_id = $2), $6)""",
@@ -64,7 +68,9 @@ async def insert_job(tx: Tx, run: RunState, job_id: UUID, name: str, stage_index
     return JobState(job_id, run.id, stage_index, RunStatus.PENDING, selector_id, 0)
 
 
-async def insert_step(tx: Tx, step: NewStep, dispatch: bytes, job: JobState, created_by: str) -> StepState:
+async def insert_step(
+    tx: Tx, step: NewStep, dispatch: bytes, job: JobState, created_by: str, selectors: SelectorIds
+) -> StepState:
     """Store a step that is added to a job, as PENDING.
 
     Raises:
@@ -74,7 +80,7 @@ async def insert_step(tx: Tx, step: NewStep, dispatch: bytes, job: JobState, cre
         raise AlreadyExists(f"the job has a step {step.name!r} already")
     selector_id = job.selector_id
     if step.own_selector:
-        selector_id = (await ensure_selectors(tx, [step.selector]))[step.selector]
+        selector_id = (await selectors.ensure(tx, [step.selector]))[step.selector]
     try:
         await tx.execute(
             """INSERT INTO step_runs (id, run_id, job_run_id, pipeline_id, name, step_index, selector_id, own_selector,

@@ -19,6 +19,12 @@ _SELECT = """
            p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status, s.document, s.digest
       FROM pipelines p JOIN pipeline_specs s ON s.pipeline_id = p.id AND s.version = p.spec_version
 """
+_COUNT_RUN = """
+    UPDATE pipelines p SET total_runs = p.total_runs + 1, last_status = 'PENDING' FROM pipeline_specs s
+     WHERE p.id = $1 AND p.deleted_at IS NULL AND s.pipeline_id = p.id AND s.version = p.spec_version
+    RETURNING p.id, p.namespace, p.name, p.description, p.enabled, p.spec_version, p.created_by, p.created_at,
+              p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status, s.document, s.digest
+"""
 _SORT = {"created_at": "p.created_at", "updated_at": "p.updated_at", "name": "p.name", "status": "p.last_status"}
 
 
@@ -133,11 +139,13 @@ async def update(tx: Tx, pipeline_id: UUID, *, name: str, description: str, enab
         raise AlreadyExists(f"pipeline {name!r} already exists in its namespace") from error
 
 
-async def count_run(tx: Tx, pipeline_id: UUID) -> None:
-    """Count a run that was started."""
-    await tx.execute(
-        "UPDATE pipelines SET total_runs = total_runs + 1, last_status = 'PENDING' WHERE id = $1", pipeline_id
-    )
+async def count_run(tx: Tx, pipeline_id: UUID) -> PipelineRow | None:
+    """Count a run that is being started; return the pipeline, locked, as its definition is now."""
+    row = await tx.fetchrow(_COUNT_RUN, pipeline_id)
+    if row is None:
+        # Not there, or its definition was replaced while we waited for its lock: the second look sees the new one.
+        row = await tx.fetchrow(_COUNT_RUN, pipeline_id)
+    return _pipeline(row) if row else None
 
 
 async def has_active_run(tx: Tx, pipeline_id: UUID) -> bool:

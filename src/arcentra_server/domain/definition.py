@@ -87,7 +87,7 @@ class PipelineSpec:
                 yield f"{prefix}jobs[{job_index}]", job
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stored form; `from_json` reads it back as an equal definition."""
+        """Return the stored form; `from_json` reads it back as a definition of the same digest."""
         return {
             "jobs_only": self.jobs_only,
             "variables": dict(self.variables),

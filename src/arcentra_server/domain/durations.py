@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_PART = re.compile(r"(\d{1,9})(ms|d|h|m|s)")
-_WHOLE = re.compile(r"(?:\d{1,9}(?:ms|d|h|m|s))+")
+_PART = re.compile(r"([0-9]{1,9})(ms|d|h|m|s)")
+_WHOLE = re.compile(r"(?:[0-9]{1,9}(?:ms|d|h|m|s))+")
 LONGEST_MS = 365 * _UNITS["d"]
 
 
@@ -25,7 +25,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(milliseconds: int) -> str:
-    """Return the shortest text that `parse_duration` reads back as the same duration."""
+    """Return the text that `parse_duration` reads back as the same duration, the largest units first."""
     parts = []
     for unit, size in _UNITS.items():
         count, milliseconds = divmod(milliseconds, size)

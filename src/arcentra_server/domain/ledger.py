@@ -84,7 +84,7 @@ class Ledger(LedgerBook):
             return
         if step.lease is not None:
             self.cancels.append(CancelCommand(step.lease.agent_id, step.id, reason))
-        step.error_message = reason
+        step.error_message, step.failure_reason = reason, FailureReason.CANCELLED
         self._finish(step, StepStatus.CANCELLED)
 
     def cancel_job(self, job: JobState, reason: str) -> None:

@@ -57,7 +57,8 @@ class Selector:
 
     def to_json(self) -> list[list[Any]]:
         """Return the canonical form: equal selectors give equal forms, whatever the order they were written in."""
-        return [[term.key, str(term.operator), list(term.values)] for term in sorted(set(self.terms))]
+        canonical = {Term(term.key, term.operator, tuple(sorted(set(term.values)))) for term in self.terms}
+        return [[term.key, str(term.operator), list(term.values)] for term in sorted(canonical)]
 
     @classmethod
     def from_json(cls, document: list[list[Any]]) -> Selector:

@@ -93,6 +93,9 @@ class Outbox:
             ArcentraError: what the agent said could not be stored.
         """
         await self._ready.wait()
+        # One turn of the loop more: the answers of a commit and what it dispatched come one after the other, and go
+        # out in one message. A message is what costs most.
+        await asyncio.sleep(0)
         if self._failure is not None:
             raise self._failure
         if self.superseded:

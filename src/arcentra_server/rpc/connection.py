@@ -116,7 +116,7 @@ class Connection:
         for job_id in news.released:
             self._outbox.release(job_id)
         self._parts.channels.take_dispatches(self._outbox)
-        self._parts.dispatch.wake()
+        self._parts.bell.ring()
 
     async def _send(self) -> None:
         agent_id = str(self._agent_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from arcentra_server.db.bell import WorkBell
 from arcentra_server.rpc.channels import AgentChannels
 from arcentra_server.services.agents import AgentService
 from arcentra_server.services.dispatch import DispatchService
@@ -18,3 +19,4 @@ class AgentParts:
     dispatch: DispatchService
     reports: ReportService
     channels: AgentChannels
+    bell: WorkBell

@@ -90,7 +90,7 @@ class AgentService:
                 agent_id=agent_id,
             )
             await events.append(tx, [_event(agent_id, AgentStatus.OFFLINE, None)])
-        self._store.announce()
+        self._store.announce_new_work()
         return Registered(agent_id, made.text, {**facts.labels, **server_labels})
 
     async def register_again(self, agent_id: UUID, token: str, facts: AgentFacts) -> Registered:
@@ -110,7 +110,7 @@ class AgentService:
             row = await agents.get(tx, agent_id)
         if not known or row is None:
             raise NotFound("agent not found")
-        self._store.announce()
+        self._store.announce_new_work()
         return Registered(agent_id, token, row.labels)
 
     async def unregister(self, agent_id: UUID, reason: str) -> None:
@@ -148,7 +148,7 @@ class AgentService:
             in_force = await agents.set_claimed_labels(tx, agent_id, labels, merge=merge)
         if in_force is None:
             raise NotFound("agent not found")
-        self._store.announce()
+        self._store.announce_new_work()
         return in_force
 
     async def record_metrics(self, agent_id: UUID, metrics: Mapping[str, str]) -> None:
@@ -197,7 +197,7 @@ class AgentService:
                 await agents.set_status(tx, changed)
                 await events.append(tx, told)
         if changed:
-            self._store.announce()
+            self._store.announce_new_work()
         return [None] * len(batch)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from arcentra_server.db import claims
+from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
@@ -44,24 +45,16 @@ class _Demand:
 class DispatchService:
     """Claims for agents that hold a push channel to this process, and for those that pull from it."""
 
-    def __init__(self, store: ExecutionStore, links: AgentLinks) -> None:
+    def __init__(self, store: ExecutionStore, links: AgentLinks, bell: WorkBell) -> None:
+        self._bell = bell
         self._store = store
         self._links = links
         self._demands: list[_Demand] = []
         self._selectors: dict[int, Selector] = {}
         self._passed: list[int] = []
         self._matches: tuple[object, dict[int, tuple[UUID, ...]]] = (None, {})
-        self._wake = asyncio.Event()
         # Two passes at once would count the same free slots.
         self._pass = asyncio.Lock()
-
-    def wake(self) -> None:
-        """Hint that there may be something to place."""
-        self._wake.set()
-
-    async def wait(self) -> None:
-        """Return when there may be something to place."""
-        await self._wake.wait()
 
     async def run_once(self) -> int:
         """Place what can be placed now; return how many step runs were leased."""
@@ -69,7 +62,7 @@ class DispatchService:
             return await self._run_pass()
 
     async def _run_pass(self) -> int:
-        self._wake.clear()
+        self._bell.answer()
         demands = [demand for demand in self._demands if not demand.answer.done()]
         targets = {*self._links.connected(), *(demand.agent_id for demand in demands)}
         if not targets:
@@ -79,7 +72,8 @@ class DispatchService:
             if not agents:
                 return 0
             agents = _limit(agents, demands)
-            self._learn(await claims.selectors_after(tx, max(self._selectors, default=0), self._passed))
+            if self._bell.look_for_new_work():
+                self._learn(await claims.selectors_after(tx, max(self._selectors, default=0), self._passed))
             matches = self._match(agents)
             free = {agent.id: agent.free for agent in agents}
             rooms = {selector: sum(free[agent] for agent in ids) for selector, ids in matches.items()}
@@ -91,8 +85,8 @@ class DispatchService:
                 return 0
             rows = await claims.claim(tx, [(new_id(), step, agent) for step, agent in planned.assignments])
         self._deliver(self._store.dispatches(rows), demands)
-        if len(rows) >= LARGEST_PASS:
-            self._wake.set()
+        if len(rows) >= LARGEST_PASS or len(rows) < len(planned.assignments):
+            self._bell.ring()
         return len(rows)
 
     async def fetch(self, agent_id: UUID, wanted: int, wait_seconds: float) -> list[Dispatch]:
@@ -105,7 +99,7 @@ class DispatchService:
             return again[:wanted]
         demand = _Demand(agent_id, wanted, asyncio.get_running_loop().create_future())
         self._demands.append(demand)
-        self._wake.set()
+        self._bell.ring()
         try:
             if wait_seconds:
                 await asyncio.wait([demand.answer], timeout=wait_seconds)

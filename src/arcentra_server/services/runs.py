@@ -10,13 +10,14 @@ from arcentra_server.db import artifacts, new_runs, pipelines, runs
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.paging import Page
 from arcentra_server.db.runs import RunRow
 from arcentra_server.domain import rollup
 from arcentra_server.domain.definition import check_env
-from arcentra_server.domain.errors import InvalidTransition, NotFound, NotLeased, ValidationError
+from arcentra_server.domain.errors import AlreadyExists, InvalidTransition, NotFound, NotLeased, ValidationError
 from arcentra_server.domain.execution import JobState, RunState
-from arcentra_server.domain.instantiate import NewRun, Trigger, instantiate
+from arcentra_server.domain.instantiate import Trigger, instantiate
 from arcentra_server.domain.ledger import NOT_LEASED, Ledger
 from arcentra_server.domain.ports import DispatchEncoder
 from arcentra_server.domain.states import RUN_FAILURES, RunStatus
@@ -36,7 +37,8 @@ class JobReport:
 class RunService:
     """See the module. `encode` builds the stored wire form of a step run."""
 
-    def __init__(self, store: ExecutionStore, encode: DispatchEncoder) -> None:
+    def __init__(self, store: ExecutionStore, encode: DispatchEncoder, selectors: SelectorIds) -> None:
+        self._selectors = selectors
         self._store = store
         self._database = store.database
         self._encode = encode
@@ -52,13 +54,21 @@ class RunService:
         faults = check_env(trigger.variables, "variables")
         if faults:
             raise ValidationError(faults)
+        try:
+            return await self._trigger(pipeline_id, trigger)
+        except AlreadyExists:
+            # The same request was taken at the same time: now its run is there to be found.
+            return await self._trigger(pipeline_id, trigger)
+
+    async def _trigger(self, pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
         async with self._database.transaction() as tx:
-            pipeline = await pipelines.get(tx, pipeline_id, lock=True)
+            if trigger.request_id is not None:
+                known = await runs.of_request(tx, pipeline_id, trigger.request_id)
+                if known is not None:
+                    return known, await runs.job_ids(tx, known)
+            pipeline = await pipelines.count_run(tx, pipeline_id)
             if pipeline is None:
                 raise NotFound(f"pipeline {str(pipeline_id)!r} not found")
-            known = await self._started_before(tx, pipeline_id, trigger)
-            if known is not None:
-                return known, await runs.job_ids(tx, known)
             if not pipeline.enabled:
                 raise InvalidTransition("the pipeline is disabled: enable it to trigger it")
             run = instantiate(
@@ -69,8 +79,9 @@ class RunService:
                 spec_version=pipeline.spec_version,
                 new_id=new_id,
             )
-            await self._insert(tx, run)
-        self._store.announce()
+            dispatches = {step.id: self._encode(step) for _, step in run.steps()}
+            await new_runs.insert(tx, run, dispatches, self._selectors)
+        self._store.announce_new_work()
         return run.id, [job.id for job in run.jobs]
 
     async def stop(self, run_id: UUID, pipeline_id: UUID | None, reason: str) -> None:
@@ -183,16 +194,6 @@ class RunService:
             await artifacts.store(tx, job.id, report.artifact_uris or {}, new_id)
 
         await self._store.change(decide)
-
-    async def _started_before(self, tx: Tx, pipeline_id: UUID, trigger: Trigger) -> UUID | None:
-        if trigger.request_id is None:
-            return None
-        return await runs.of_request(tx, pipeline_id, trigger.request_id)
-
-    async def _insert(self, tx: Tx, run: NewRun) -> None:
-        dispatches = {step.id: self._encode(step) for _, step in run.steps()}
-        await new_runs.insert(tx, run, dispatches)
-        await pipelines.count_run(tx, run.pipeline_id)
 
 
 def _take(ledger: Ledger, job: JobState, report: JobReport) -> None:

@@ -11,6 +11,7 @@ from arcentra_server.db.artifacts import ArtifactRow
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run, load_steps
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.paging import Page
 from arcentra_server.db.step_runs import StepFilter, StepRow
 from arcentra_server.domain.definition import StepSpec, check_env, check_name, check_step
@@ -43,7 +44,10 @@ class AddedStep:
 class StepRunService:
     """See the module. `encode` builds, and `edit` changes, the stored wire form of a step run."""
 
-    def __init__(self, store: ExecutionStore, encode: DispatchEncoder, edit: DispatchEditor) -> None:
+    def __init__(
+        self, store: ExecutionStore, encode: DispatchEncoder, edit: DispatchEditor, selectors: SelectorIds
+    ) -> None:
+        self._selectors = selectors
         self._store = store
         self._database = store.database
         self._encode = encode
@@ -75,7 +79,9 @@ class StepRunService:
             job, is_new = await self._job_for(tx, ledger, run, added)
             return await self._add(tx, ledger, run, job, added, created_by, queue=is_new)
 
-        return await self._store.change(decide)
+        step_id = await self._store.change(decide)
+        self._store.announce_new_work()
+        return step_id
 
     async def get(self, step_id: UUID) -> StepRow:
         """Return a step run.
@@ -198,7 +204,7 @@ class StepRunService:
         known = added.job_id or await new_steps.job_named(tx, run.id, added.job_name)
         if known is None:
             stage_index = min(index for (run_id, index), stage in ledger.stages.items() if stage.open_jobs)
-            job = await new_steps.insert_job(tx, run, new_id(), added.job_name, stage_index)
+            job = await new_steps.insert_job(tx, run, new_id(), added.job_name, stage_index, self._selectors)
             ledger.add_job(job)
             return job, True
         if known not in ledger.jobs:
@@ -233,7 +239,7 @@ class StepRunService:
             continue_on_error=spec.continue_on_error,
             run_on_agent=spec.run_on_agent,
         )
-        step = await new_steps.insert_step(tx, new, self._encode(new), job, created_by)
+        step = await new_steps.insert_step(tx, new, self._encode(new), job, created_by, self._selectors)
         ledger.add_step(step, queue=queue)
         return step_id
 
