@@ -21,6 +21,7 @@ from tools.vulture_allow import ALLOWED
 REGISTERED_BY = [
     "@command", "@*.command", "@*.callback", "@*.fixture", "@fixture", "@*.route", "@*.exception_handler",
     "@field_validator", "@model_validator", "@field_serializer", "@computed_field", "@compiles", "@*.listens_for",
+    "@rule", "@initialize", "@invariant",
 ]  # fmt: skip
 KINDS = {"function", "class", "method", "property", "import", "unreachable_code"}
 PRODUCT = ("src/", "tools/", "benchmarks/")

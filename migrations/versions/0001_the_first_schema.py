@@ -489,7 +489,7 @@ def upgrade() -> None:
         "step_queue",
         ["agent_id"],
         unique=False,
-        postgresql_where=sa.text("agent_id IS NOT NULL AND NOT held"),
+        postgresql_where=sa.text("agent_id IS NOT NULL"),
     )
     op.create_index(
         "ix_step_queue_free",
@@ -509,9 +509,7 @@ def downgrade() -> None:
     op.drop_index(
         "ix_step_queue_free", table_name="step_queue", postgresql_where=sa.text("agent_id IS NULL AND NOT held")
     )
-    op.drop_index(
-        "ix_step_queue_bound", table_name="step_queue", postgresql_where=sa.text("agent_id IS NOT NULL AND NOT held")
-    )
+    op.drop_index("ix_step_queue_bound", table_name="step_queue", postgresql_where=sa.text("agent_id IS NOT NULL"))
     op.drop_table("step_queue")
     op.drop_table("step_logs")
     op.drop_table("log_chunks")

@@ -20,14 +20,24 @@ from tests.support.work import one_step_pipeline, take_one
 NOBODY = str(uuid1())
 
 
+def raw_channel(server: Server) -> Any:
+    """A channel for bytes, which the types of stubs know nothing of."""
+    return aio.insecure_channel(server.grpc)
+
+
+async def answer(call: Any) -> None:
+    """Wait for the end of a call, whatever kind it is."""
+    if hasattr(call, "__aiter__"):
+        async for _ in call:
+            pass
+    else:
+        await call
+
+
 async def refusal(call: Any) -> tuple[grpc.StatusCode, str, list[str]]:
     """Make a call that must be refused; return its status, its reason, and the field paths it names."""
     with pytest.raises(aio.AioRpcError) as caught:
-        if hasattr(call, "__aiter__"):
-            async for _ in call:
-                pass
-        else:
-            await call
+        await answer(call)
     status = await rpc_status.aio.from_call(call)
     reason, paths = "", []
     for detail in status.details if status else ():
@@ -114,7 +124,9 @@ async def test_every_fault_of_a_definition_is_named(admin: Client) -> None:
     ids=["none", "no token", "unknown token", "other scheme", "two identities"],
 )
 async def test_a_missing_or_wrong_token_is_unauthenticated(admin: Client, metadata: Any) -> None:
-    code, reason, _ = await refusal(admin.pipeline.ListPipelines(pipeline_pb2.ListPipelinesRequest(), metadata=metadata))
+    code, reason, _ = await refusal(
+        admin.pipeline.ListPipelines(pipeline_pb2.ListPipelinesRequest(), metadata=metadata)
+    )
     assert code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED)
     assert reason in ("UNAUTHENTICATED", "LIMIT_EXCEEDED")
 
@@ -191,15 +203,13 @@ async def test_a_stale_report_changes_nothing(admin: Client, registration: str) 
 
 
 @pytest.mark.parametrize("method", sorted(set(POLICY) - {m for m in POLICY if m.startswith("/grpc.")}))
-async def test_garbage_is_an_invalid_argument(
-    server: Server, admin: Client, registration: str, method: str
-) -> None:
+async def test_garbage_is_an_invalid_argument(server: Server, admin: Client, registration: str, method: str) -> None:
     token = admin.token
     if "agent" in {role.value for role in POLICY[method]} and "admin" not in {role.value for role in POLICY[method]}:
         _, agent = await admin.join(registration)
         token = agent.token
     metadata = () if POLICY[method] is PUBLIC else (("authorization", f"Bearer {token}"),)
-    async with aio.insecure_channel(server.grpc) as channel:
+    async with raw_channel(server) as channel:
 
         async def garbage() -> Any:
             yield b"\xff\xff\xff\xff"
@@ -218,7 +228,7 @@ async def test_garbage_is_an_invalid_argument(
 
 
 async def test_a_method_that_does_not_exist_is_unimplemented(server: Server) -> None:
-    async with aio.insecure_channel(server.grpc) as channel:
+    async with raw_channel(server) as channel:
         for path in ("/agent.v1.AgentService/Nothing", "agent.v1.AgentService/Heartbeat", "/", "//"):
             with pytest.raises(aio.AioRpcError) as caught:
                 await channel.unary_unary(path)(b"")
@@ -229,6 +239,6 @@ async def test_health_needs_no_token(server: Server) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
     async with client_of(server, token="") as client:
-        stub = health_pb2_grpc.HealthStub(client.channel)
+        stub: Any = health_pb2_grpc.HealthStub(client.channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service="agent.v1.AgentService"))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING

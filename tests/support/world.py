@@ -96,7 +96,10 @@ class Server:
         leased = 0
         while True:
             leased += await self.dispatch.run_once()
-            if not self.bell.rung:
+            try:
+                async with asyncio.timeout(0):
+                    await self.bell.wait()
+            except TimeoutError:
                 return leased
 
 

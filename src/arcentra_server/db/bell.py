@@ -31,11 +31,6 @@ class WorkBell:
         self._new_work = True
         self._rung.set()
 
-    @property
-    def rung(self) -> bool:
-        """Whether it was rung since the last `answer`."""
-        return self._rung.is_set()
-
     async def wait(self) -> None:
         """Return when it was rung since the last `answer`."""
         await self._rung.wait()

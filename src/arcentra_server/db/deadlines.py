@@ -40,12 +40,13 @@ async def unstarted_steps(tx: Tx, seconds: float, limit: int) -> list[UUID]:
 
 
 async def overdue_steps(tx: Tx, grace_seconds: float, limit: int) -> list[UUID]:
-    """Return running step runs that are past their timeout, or past that of their job; not locked."""
+    """Return running step runs that are past their timeout and the grace, or past that of their job; not locked."""
     rows = await tx.fetch(
         """SELECT s.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id JOIN job_runs j ON j.id = s.job_run_id
             WHERE l.ended_at IS NULL AND s.status = 'RUNNING' AND s.cancel_cause IS NULL
-              AND clock_timestamp() - make_interval(secs => $1) >
-                  least(s.started_at + s.timeout_ms * interval '1 ms', j.started_at + j.timeout_ms * interval '1 ms')
+              AND clock_timestamp() > least(
+                  s.started_at + s.timeout_ms * interval '1 ms' + make_interval(secs => $1),
+                  j.started_at + j.timeout_ms * interval '1 ms')
             ORDER BY l.id LIMIT $2""",
         grace_seconds,
         limit,

@@ -323,7 +323,7 @@ step_queue = Table(
         "step_run_id",
         postgresql_where=text("agent_id IS NULL AND NOT held"),
     ),
-    Index("ix_step_queue_bound", "agent_id", postgresql_where=text("agent_id IS NOT NULL AND NOT held")),
+    Index("ix_step_queue_bound", "agent_id", postgresql_where=text("agent_id IS NOT NULL")),
     Index("ix_step_queue_run", "run_id"),
 )
 

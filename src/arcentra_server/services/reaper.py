@@ -11,7 +11,7 @@ from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import AgentStatus, StepStatus
 
 START_SECONDS = 15.0  # from a dispatch to the RUNNING report, else it is taken back (reliability.md, F10)
-GRACE_SECONDS = 5.0  # what the agent gets to enforce a timeout itself before the server does
+GRACE_SECONDS = 5.0  # what the agent gets to enforce the timeout of a step itself before the server does
 LARGEST_BATCH = 200
 
 
@@ -22,11 +22,19 @@ class Reaper:
         self._store = store
 
     async def run_once(self) -> None:
-        """Act on everything that is overdue."""
-        await self._store.change(self._lapsed_agents)
-        await self._store.change(self._orphaned)
-        await self._store.change(self._unstarted)
-        await self._store.change(self._overdue)
+        """Act on everything that is overdue. What cannot be done keeps nothing else from being done.
+
+        Raises:
+            ExceptionGroup: of what could not be done.
+        """
+        errors = []
+        for act in (self._lapsed_agents, self._orphaned, self._unstarted, self._overdue):
+            try:
+                await self._store.change(act)
+            except Exception as error:  # noqa: BLE001 - raised below, with the others
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("some of what is overdue could not be dealt with", errors)
 
     async def _lapsed_agents(self, tx: Tx, ledger: Ledger) -> None:
         silent = await deadlines.lapsed_agents(tx, LARGEST_BATCH)

@@ -85,7 +85,9 @@ async def wire(dsn: str) -> AsyncIterator[Wire]:
         server = aio.server(
             interceptors=[Guard(world.server.auth, lambda *_: None)], options=[("grpc.so_reuseport", 0)]
         )
-        parts = AgentParts(world.server.agents, world.server.dispatch, world.server.reports, AgentChannels(), world.server.bell)
+        parts = AgentParts(
+            world.server.agents, world.server.dispatch, world.server.reports, AgentChannels(), world.server.bell
+        )
         gateway = GatewayServicer(logs, events, handshake_seconds=5, idle_seconds=0.2)
         gateway_pb2_grpc.add_GatewayServiceServicer_to_server(gateway, server)
         stream_pb2_grpc.add_StreamServiceServicer_to_server(StreamServicer(parts, journal, logs), server)

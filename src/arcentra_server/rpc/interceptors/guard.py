@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import structlog
 from grpc import aio
 
-from arcentra_server.domain.errors import ArcentraError, Forbidden, Unauthenticated, ValidationError
+from arcentra_server.domain.errors import ArcentraError, Forbidden, LimitExceeded, Unauthenticated, ValidationError
 from arcentra_server.domain.identity import Caller, Role
 from arcentra_server.rpc.context import CALLER, Context
 from arcentra_server.rpc.interceptors.errors import to_status
@@ -21,6 +23,9 @@ from arcentra_server.services.auth import INVALID, AuthService
 UNARY_SECONDS = 30.0
 # A long poll waits up to a minute by itself.
 LONG_CALLS = {"/agent.v1.AgentService/FetchStepRun": 75.0}
+# Streams that one credential may hold at the same time (security.md, S19). The command line opens one for each log.
+MOST_STREAMS = 50
+MOST_AGENT_STREAMS = 6
 ANYBODY = Caller("", "", Role.VIEWER)
 
 _log = structlog.get_logger()
@@ -41,6 +46,7 @@ class Guard(aio.ServerInterceptor):
         self._auth = auth
         self._observe = observe
         self._wrapped: dict[str, Any] = {}
+        self._open: Counter[str] = Counter()
 
     async def intercept_service(
         self,
@@ -73,9 +79,11 @@ class Guard(aio.ServerInterceptor):
 
         async def call(request: Any, context: Context) -> Any:
             try:
-                CALLER.set(await self._admit(method, context))
+                who = await self._admit(method, context)
+                CALLER.set(who)
                 if hasattr(request, "__aiter__"):
-                    answer = await behaviour(_checked(request), context)
+                    with self._stream_of(who):
+                        answer = await behaviour(_checked(request), context)
                 else:
                     async with asyncio.timeout(seconds):
                         answer = await behaviour(_parsed(request), context)
@@ -101,6 +109,20 @@ class Guard(aio.ServerInterceptor):
             self._observe(method, "OK")
 
         return call
+
+    @contextmanager
+    def _stream_of(self, who: Caller) -> Iterator[None]:
+        """Count a stream of a caller while it is open, so that one caller cannot take all there are."""
+        limit = MOST_AGENT_STREAMS if who.role is Role.AGENT else MOST_STREAMS
+        if who is not ANYBODY and self._open[who.token_id] >= limit:
+            raise LimitExceeded(f"stream limit: {limit} at the same time with one credential")
+        self._open[who.token_id] += 1
+        try:
+            yield
+        finally:
+            self._open[who.token_id] -= 1
+            if not self._open[who.token_id]:
+                del self._open[who.token_id]
 
     async def _admit(self, method: str, context: Context) -> Caller:
         roles = POLICY[method]
@@ -133,6 +155,16 @@ class Guard(aio.ServerInterceptor):
         self._observe(method, "INTERNAL")
         _log.error("rpc_failed", method=method, error_id=error_id, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"internal error (request {error_id})")
+
+
+async def _write_all(behaviour: Callable[..., Any], request: Any, context: Context) -> None:
+    """Run a method that answers with a stream, by yielding its messages or by writing them itself."""
+    answers = behaviour(_checked(request) if hasattr(request, "__aiter__") else _parsed(request), context)
+    if hasattr(answers, "__aiter__"):
+        async for message in answers:
+            await context.write(message)
+    else:
+        await answers
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
