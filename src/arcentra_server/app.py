@@ -155,22 +155,25 @@ class _Server:
             if self._embedded is not None:
                 background.append(group.create_task(self._keep_database(self._embedded)))
             grpc, http = await self._listen(group)
-            background.append(
-                group.create_task(ready(Ready(grpc, http, self._config.data_dir / ADMIN_TOKEN_FILE, first_start)))
-            )
+            token_file = self._config.data_dir / ADMIN_TOKEN_FILE
+            companion = group.create_task(ready(Ready(grpc, http, token_file, first_start)))
             await stop.wait()
+            # What runs beside the server, as the agent of `dev`, has its last words while there is somebody to hear them.
+            companion.cancel()
+            await asyncio.wait([companion])
             await self._drain(batchers, background)
 
     async def _listen(self, group: asyncio.TaskGroup) -> tuple[str, str]:
         host, _, _ = self._config.grpc.listen.rpartition(":")
-        port = await self._rpc.start(self._config.grpc.listen)
-        serving = group.create_task(self._http.serve(), name="http")
-        while not self._http.started:
-            if serving.done():
-                raise RuntimeError(f"cannot listen on {self._config.http.listen} (http.listen): the address is taken")
-            await asyncio.sleep(0.01)
         http_host, _, _ = self._config.http.listen.rpartition(":")
-        return f"{host}:{port}", f"{http_host}:{self._http.bound_port()}"
+        try:
+            http_port = self._http.bind()
+        except OSError as error:
+            reason = f"{error.strerror} (http.listen)"
+            raise RuntimeError(f"cannot listen on {self._config.http.listen}: {reason}") from error
+        port = await self._rpc.start(self._config.grpc.listen)
+        group.create_task(self._http.serve(), name="http")
+        return f"{host}:{port}", f"{http_host}:{http_port}"
 
     async def _drain(
         self,

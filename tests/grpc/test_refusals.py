@@ -13,6 +13,7 @@ from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_api.stream.v1 import stream_pb2
+from arcentra_server.rpc.interceptors.guard import MOST_STREAMS
 from arcentra_server.rpc.policy import POLICY, PUBLIC
 from tests.support.server import Client, Server, client_of
 from tests.support.work import one_step_pipeline, take_one
@@ -242,3 +243,19 @@ async def test_health_needs_no_token(server: Server) -> None:
         stub: Any = health_pb2_grpc.HealthStub(client.channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service="agent.v1.AgentService"))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_one_credential_cannot_take_all_streams(server: Server, admin: Client) -> None:
+    viewer = admin.as_caller(await server.command("token", "create", "--role", "viewer", "--name", "watcher"))
+    calls = []
+    try:
+        for _ in range(MOST_STREAMS):
+            call = viewer.stream.StreamEvents(stream_pb2.StreamEventsRequest(), metadata=viewer.metadata)
+            await call.initial_metadata()
+            calls.append(call)
+        one_more = viewer.stream.StreamEvents(stream_pb2.StreamEventsRequest(), metadata=viewer.metadata)
+        code, reason, _ = await refusal(one_more)
+        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    finally:
+        for call in calls:
+            call.cancel()

@@ -7,14 +7,14 @@ import os
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from inspect import isawaitable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from arcentra_server.db.embedded import running_dsn
+from arcentra_server.db.embedded import EmbeddedPostgres, running_dsn
 from arcentra_server.db.embedded.layout import Layout
 from arcentra_server.db.embedded.postmaster import read_pid_file
 from arcentra_server.db.engine import Database
@@ -23,7 +23,6 @@ from tests.support.server import PROGRAMS, Server, clean_env, start_server
 PATIENCE = 60.0
 _POLL_SECONDS = 0.02
 _MODES = (signal.SIGTERM, signal.SIGKILL)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +173,8 @@ async def sandbox_of(template: Path, root: Path, settings: dict[str, str] | None
         await sandbox.close()
 
 
-async def until(probe: Callable[[], T | Awaitable[T]], *, within: float = PATIENCE) -> T:
-    """Ask again and again until the answer is true, and return it.
+async def until(probe: Callable[[], Any], *, within: float = PATIENCE) -> Any:
+    """Ask again and again, awaiting what can be awaited, until the answer is true, and return it.
 
     Raises:
         TimeoutError: it was not within so many seconds.
@@ -183,9 +182,10 @@ async def until(probe: Callable[[], T | Awaitable[T]], *, within: float = PATIEN
     async with asyncio.timeout(within):
         while True:
             answer = probe()
-            value: T = await answer if isawaitable(answer) else answer
-            if value:
-                return value
+            if isawaitable(answer):
+                answer = await answer
+            if answer:
+                return answer
             await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -212,6 +212,13 @@ def postmaster(data_dir: Path) -> int:
     noted = read_pid_file(Layout.of(data_dir).cluster)
     assert noted is not None
     return noted.pid
+
+
+@asynccontextmanager
+async def stopped_database(data_dir: Path) -> AsyncIterator[Database]:
+    """Run the database of a server that has stopped."""
+    async with EmbeddedPostgres(data_dir) as postgres, Database(postgres.dsn(), pool_size=4) as database:
+        yield database
 
 
 @asynccontextmanager

@@ -33,6 +33,8 @@ class ServerFailed(Exception):
 def clean_env(**extra: str) -> dict[str, str]:
     """Return the environment for programs under test: none of the settings of whoever runs the tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ARCENTRA_")}
+    # Programs start as they do for a user: from their cached byte code.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, **extra}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.processes import Gate, is_alive
-from tests.support.processes import Sandbox, postmaster, running_below, until
+from tests.support.processes import Sandbox, postmaster, running_below, stopped_database, until
 from tests.support.server import Server, client_of
 from tests.system.verbs import SUCCESS, document, end_of, log_of, start, step_of
 
@@ -64,12 +64,14 @@ async def test_dev_leaves_nothing_behind_when_it_is_stopped(sandbox: Sandbox, tm
     await gate.open()
     assert await server.process.wait() == 0
     assert not running_below(sandbox.data_dir)
+    async with stopped_database(sandbox.data_dir) as database, database.transaction() as tx:
+        assert await tx.fetchval("SELECT status FROM pipeline_runs") == "SUCCESS"
 
 
 async def test_dev_leaves_nothing_behind_when_it_is_killed(sandbox: Sandbox, tmp_path: Path) -> None:
-    server, gate = await _working_dev(sandbox, tmp_path)
+    sandbox.settings = {"ARCENTRA_AGENT_KILL_GRACE": "0"}
+    server, _ = await _working_dev(sandbox, tmp_path)
     await server.kill()
-    await gate.open()
     await until(lambda: not running_below(sandbox.data_dir))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
@@ -53,12 +54,22 @@ class HttpServer(uvicorn.Server):
                 timeout_graceful_shutdown=5,
             )
         )
+        self._listener: socket.socket | None = None
+
+    def bind(self) -> int:
+        """Take the address, on which `serve` answers, and return the port. uvicorn's own way ends the process on failure.
+
+        Raises:
+            OSError: the address is taken, or not one of this machine.
+        """
+        family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
+        self._listener = socket.create_server((self.config.host, self.config.port), family=family)
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets or ([self._listener] if self._listener else None))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-    def bound_port(self) -> int:
-        """Return the port it listens on; only after `started`."""
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -97,13 +97,12 @@ class Guard(aio.ServerInterceptor):
     def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
         async def call(request: Any, context: Context) -> None:
             try:
-                CALLER.set(await self._admit(method, context))
-                answers = behaviour(_checked(request) if hasattr(request, "__aiter__") else _parsed(request), context)
-                if hasattr(answers, "__aiter__"):
-                    async for message in answers:
-                        await context.write(message)
-                else:
-                    await answers
+                who = await self._admit(method, context)
+                CALLER.set(who)
+                with self._stream_of(who):
+                    # The caller knows by it that the stream is accepted, however long the first message takes.
+                    await context.send_initial_metadata(())
+                    await _write_all(behaviour, request, context)
             except Exception as error:  # noqa: BLE001 - whatever it is becomes a status here, and only here
                 await self._abort(method, context, error)
             self._observe(method, "OK")
@@ -161,8 +160,9 @@ async def _write_all(behaviour: Callable[..., Any], request: Any, context: Conte
     """Run a method that answers with a stream, by yielding its messages or by writing them itself."""
     answers = behaviour(_checked(request) if hasattr(request, "__aiter__") else _parsed(request), context)
     if hasattr(answers, "__aiter__"):
-        async for message in answers:
-            await context.write(message)
+        async with aclosing(answers):
+            async for message in answers:
+                await context.write(message)
     else:
         await answers
 
