@@ -15,7 +15,7 @@ from arcentra_api.pipeline.v1 import pipeline_pb2
 from tests.support.consistency import check_consistent
 from tests.support.processes import Sandbox, database_of
 from tests.support.server import Server, client_of
-from tests.system.verbs import SUCCESS, apply, document, end_of, steps_of, trigger
+from tests.system.verbs import SUCCESS, apply, document, ends_of, steps_of, trigger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -62,7 +62,7 @@ async def test_two_hundred_runs_at_once(sandbox: Sandbox, tmp_path: Path) -> Non
 async def _run_all(server: Server, pipelines: list[str], caller: int) -> list[pipeline_pb2.PipelineRunDetail]:
     async with client_of(server) as client:
         started = await _all(trigger(client, pipelines[n % 3], request_id=f"{caller}-{n}") for n in range(RUNS))
-        return await _all(end_of(client, run_id) for run_id in started)
+        return await ends_of(client, started)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

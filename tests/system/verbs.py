@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
@@ -53,10 +54,16 @@ async def get_run(client: Client, run_id: str) -> pipeline_pb2.PipelineRunDetail
 
 async def end_of(client: Client, run_id: str) -> pipeline_pb2.PipelineRunDetail:
     """Wait until a run has ended: its stream ends then."""
-    request = stream_pb2.StreamPipelineStatusRequest(pipeline_run_ids=[run_id])
+    [run] = await ends_of(client, [run_id])
+    return run
+
+
+async def ends_of(client: Client, run_ids: Sequence[str]) -> list[pipeline_pb2.PipelineRunDetail]:
+    """Wait until all of these runs have ended."""
+    request = stream_pb2.StreamPipelineStatusRequest(pipeline_run_ids=run_ids)
     async for _ in client.stream.StreamPipelineStatus(request, metadata=client.metadata, wait_for_ready=True):
         pass
-    return await get_run(client, run_id)
+    return [await get_run(client, run_id) for run_id in run_ids]
 
 
 def steps_of(run: pipeline_pb2.PipelineRunDetail) -> list[pipeline_pb2.StepRunDetail]:

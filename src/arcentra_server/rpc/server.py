@@ -8,6 +8,7 @@ from typing import Any, cast
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from arcentra_api.admin.v1 import admin_pb2, admin_pb2_grpc
 from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
@@ -84,7 +85,9 @@ class RpcServer:
         stream_pb2_grpc.add_StreamServiceServicer_to_server(stream, registry)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
         names = [*service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, registry)
+        # Its own `enable_server_reflection` takes what is not an `aio.Server` for one with threads.
+        serve_reflection: Callable[..., None] = add_ServerReflectionServicer_to_server
+        serve_reflection(reflection.aio.ReflectionServicer(names), registry)
         check_policy(recorder.methods)
 
     async def start(self, address: str) -> int:

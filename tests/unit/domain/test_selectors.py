@@ -120,7 +120,6 @@ def test_form_does_not_depend_on_the_order_of_terms(data: st.DataObject, selecto
 @given(SELECTORS, LABELS)
 def test_form_reads_back_as_the_same_selector(selector: Selector, labels: dict[str, str]) -> None:
     again = Selector.from_json(json.loads(json.dumps(selector.to_json())))
-    assert set(again.terms) == set(selector.terms)
     assert again.to_json() == selector.to_json()
     assert again.matches(labels) == selector.matches(labels)
 
