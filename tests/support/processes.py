@@ -207,11 +207,18 @@ def running_below(root: Path) -> dict[int, str]:
     return {pid: words for pid in _processes() if (words := _named_words(pid, root))}
 
 
-def postmaster(data_dir: Path) -> int:
-    """Return the process id of the embedded PostgreSQL."""
+def postmaster(data_dir: Path) -> int | None:
+    """Return the process id of the embedded PostgreSQL; None while there is none."""
     noted = read_pid_file(Layout.of(data_dir).cluster)
-    assert noted is not None
-    return noted.pid
+    return None if noted is None else noted.pid
+
+
+def kill_database(data_dir: Path) -> int:
+    """Kill the embedded PostgreSQL; return the process id it had."""
+    pid = postmaster(data_dir)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
 
 
 @asynccontextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +14,7 @@ from grpc import aio
 
 from tests.agent.processes import Gate
 from tests.support.consistency import check_consistent
-from tests.support.processes import Sandbox, database_of, postmaster, until
+from tests.support.processes import Sandbox, database_of, kill_database, postmaster, until
 from tests.support.server import Client, Server, client_of
 from tests.system.verbs import SUCCESS, apply, document, end_of, log_of, start, step_of, trigger
 
@@ -38,7 +36,7 @@ async def test_a_database_that_is_killed_in_the_middle_of_work_comes_back(server
         await log_of(client, step_of(long).step_run_id, until=b"\n1000\n")
         async with _readiness(server) as seen, _triggers(client, small) as acknowledged:
             await until(lambda: len(acknowledged) >= 10)
-            os.kill(postmaster(server.data_dir), signal.SIGKILL)
+            kill_database(server.data_dir)
             before = len(acknowledged)
             await until(lambda: 503 in seen)
             await gate.open()
@@ -53,11 +51,12 @@ async def test_a_database_that_is_killed_in_the_middle_of_work_comes_back(server
 
 
 async def test_a_database_that_is_killed_while_nothing_runs_comes_back(server: Server) -> None:
-    killed = postmaster(server.data_dir)
     async with _readiness(server) as seen, client_of(server) as client:
         await until(lambda: seen)
-        os.kill(killed, signal.SIGKILL)
-        await until(lambda: postmaster(server.data_dir) != killed and seen[-1] == 200)
+        killed = kill_database(server.data_dir)
+        await until(lambda: postmaster(server.data_dir) not in {killed, None})
+        before = len(seen)
+        await until(lambda: 200 in seen[before:])
         run = await start(client, document("after", "echo there"))
         assert (await end_of(client, run.run_id)).status == SUCCESS
     assert server.process.returncode is None

@@ -42,7 +42,9 @@ async def test_only_one_server_a_data_directory(sandbox: Sandbox) -> None:
     assert second.code == 1
     assert f"the data directory {sandbox.data_dir} is in use by process {server.process.pid}" in second.err
     assert second.out == ""
-    assert is_alive(postmaster(sandbox.data_dir))
+    pid = postmaster(sandbox.data_dir)
+    assert pid is not None
+    assert is_alive(pid)
 
 
 @pytest.mark.parametrize("port", ["grpc", "http"])
