@@ -44,7 +44,7 @@ def upgrade() -> None:
         sa.Column("lease_until", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("deleted_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.CheckConstraint("status IN ('BUSY', 'IDLE', 'OFFLINE', 'ONLINE')", name=op.f("ck_agents_status")),
-        sa.CheckConstraint("capacity >= 1", name=op.f("ck_agents_capacity")),
+        sa.CheckConstraint("capacity BETWEEN 1 AND 10000", name=op.f("ck_agents_capacity")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_agents")),
         postgresql_with={"fillfactor": "70"},
     )
@@ -199,12 +199,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_pipeline_runs")),
         postgresql_with={"fillfactor": "70"},
     )
+    op.create_index("ix_pipeline_runs_created", "pipeline_runs", ["created_at"], unique=False)
     op.create_index("ix_pipeline_runs_namespace", "pipeline_runs", ["namespace", "created_at"], unique=False)
     op.create_index("ix_pipeline_runs_pipeline", "pipeline_runs", ["pipeline_id", "created_at"], unique=False)
     op.create_index(
         "ix_pipeline_runs_unfinished",
         "pipeline_runs",
-        ["id"],
+        ["pipeline_id"],
         unique=False,
         postgresql_where=sa.text("finished_at IS NULL"),
     )
@@ -339,6 +340,7 @@ def upgrade() -> None:
         sa.Column("added", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("agent_id", sa.UUID(), nullable=True),
         sa.Column("cancel_cause", sa.Text(), nullable=True),
+        sa.Column("cancel_requested_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("cancel_reason", sa.Text(), server_default=sa.text("''"), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("error_message", sa.Text(), server_default=sa.text("''"), nullable=False),
@@ -367,6 +369,9 @@ def upgrade() -> None:
             "status IN ('CANCELLED', 'FAILED', 'PENDING', 'QUEUED', 'RUNNING', 'SKIPPED', 'SUCCESS', 'TIMEOUT')",
             name=op.f("ck_step_runs_status"),
         ),
+        sa.CheckConstraint(
+            "(cancel_cause IS NULL) = (cancel_requested_at IS NULL)", name=op.f("ck_step_runs_cancel_requested")
+        ),
         sa.ForeignKeyConstraint(
             ["job_run_id"], ["job_runs.id"], name=op.f("fk_step_runs_job_run_id"), ondelete="CASCADE"
         ),
@@ -374,6 +379,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_step_runs")),
         postgresql_with={"fillfactor": "70"},
     )
+    op.create_index("ix_step_runs_created", "step_runs", ["created_at"], unique=False)
+    op.create_index("ix_step_runs_pipeline", "step_runs", ["pipeline_id", "created_at"], unique=False)
     op.create_index("ix_step_runs_run", "step_runs", ["run_id"], unique=False)
     op.create_index("uq_step_runs_attempt", "step_runs", ["job_run_id", "step_index", "attempt"], unique=True)
     op.create_table(
@@ -520,6 +527,8 @@ def downgrade() -> None:
     op.drop_table("artifacts")
     op.drop_index("uq_step_runs_attempt", table_name="step_runs")
     op.drop_index("ix_step_runs_run", table_name="step_runs")
+    op.drop_index("ix_step_runs_pipeline", table_name="step_runs")
+    op.drop_index("ix_step_runs_created", table_name="step_runs")
     op.drop_table("step_runs")
     op.drop_table("run_stages")
     op.drop_index("ix_job_runs_stage", table_name="job_runs")
@@ -535,6 +544,7 @@ def downgrade() -> None:
     )
     op.drop_index("ix_pipeline_runs_pipeline", table_name="pipeline_runs")
     op.drop_index("ix_pipeline_runs_namespace", table_name="pipeline_runs")
+    op.drop_index("ix_pipeline_runs_created", table_name="pipeline_runs")
     op.drop_table("pipeline_runs")
     op.drop_table("agent_events")
     op.drop_table("server_keys")

@@ -73,7 +73,7 @@ async def run(config: Config, stop: asyncio.Event, ready: Callable[[Ready], Coro
     Raises:
         EmbeddedPostgresError: the embedded database cannot be started.
         InstallationError: it ended, and could not be brought back.
-        RuntimeError: an address to listen on is taken.
+        InstallationError: an address to listen on is taken.
     """
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with (
@@ -107,7 +107,7 @@ class _Server:
         self._reports = ReportService(store)
         self._logs = LogService(database, limit=config.logs.largest_step_mib * 1024 * 1024)
         self._events = AgentEventService(database)
-        self._reaper = Reaper(store)
+        self._reaper = Reaper(store, self._channels, lease_seconds=config.agents.lease_seconds)
         self._rpc = self._make_rpc(store)
         self._http = self._make_http()
 
@@ -157,7 +157,12 @@ class _Server:
             grpc, http = await self._listen(group)
             token_file = self._config.data_dir / ADMIN_TOKEN_FILE
             companion = group.create_task(ready(Ready(grpc, http, token_file, first_start)))
-            await stop.wait()
+            try:
+                await stop.wait()
+            except asyncio.CancelledError:
+                # Something that must run has ended: nobody is to be answered by what is left.
+                await self._rpc.stop(0)
+                raise
             # What runs beside the server, as the agent of `dev`, has its last words while there is somebody to hear them.
             companion.cancel()
             await asyncio.wait([companion])
@@ -170,8 +175,12 @@ class _Server:
             http_port = self._http.bind()
         except OSError as error:
             reason = f"{error.strerror} (http.listen)"
-            raise RuntimeError(f"cannot listen on {self._config.http.listen}: {reason}") from error
-        port = await self._rpc.start(self._config.grpc.listen)
+            raise InstallationError(f"cannot listen on {self._config.http.listen}: {reason}") from error
+        try:
+            port = await self._rpc.start(self._config.grpc.listen)
+        except RuntimeError as error:
+            listen = self._config.grpc.listen
+            raise InstallationError(f"cannot listen on {listen}: the address is taken (grpc.listen)") from error
         group.create_task(self._http.serve(), name="http")
         return f"{host}:{port}", f"{http_host}:{http_port}"
 
@@ -183,6 +192,7 @@ class _Server:
         """Stop accepting, tell the agents, let calls end, commit what was handed in, then stop the rest."""
         _log.info("stopping")
         self._channels.ask_all_to_reconnect()
+        self._dispatch.close()
         self._journal.close()
         self._logs.end_followers()
         await self._rpc.stop(self._config.grpc.drain_seconds)

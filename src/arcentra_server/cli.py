@@ -215,7 +215,10 @@ async def _issue(
     max_uses: int | None = None,
     ttl: str,
 ) -> str:
-    lifetime = timedelta(milliseconds=parse_duration(ttl))
+    try:
+        lifetime = timedelta(milliseconds=parse_duration(ttl))
+    except ValueError as error:
+        raise installation.InstallationError(f"--ttl: {error}") from error
 
     async def issue(dsn: str) -> str:
         async with Database(dsn, pool_size=4) as database:
@@ -267,8 +270,6 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         installation.InstallationError,
         LocalAgentFailed,
         OSError,
-        RuntimeError,
-        ValueError,
     )
     try:
         return asyncio.run(work)

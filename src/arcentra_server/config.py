@@ -89,6 +89,12 @@ class AgentsConfig(BaseModel):
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=300)
     lease_seconds: float = Field(default=30.0, ge=1, le=3_600)
 
+    @model_validator(mode="after")
+    def _two_heartbeats_a_lease(self) -> Self:
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("lease_seconds must be at least twice heartbeat_seconds: one heartbeat may be late")
+        return self
+
 
 class LogsConfig(BaseModel):
     """The logs of step runs."""

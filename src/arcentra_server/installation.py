@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import structlog
 
 from arcentra_server.config import Config
@@ -54,12 +55,17 @@ async def migrate(dsn: str) -> list[str]:
     Raises:
         InstallationError: the database is too old, written by a newer version, or not reachable.
     """
-    from arcentra_server.db.migrate import MigrationError, upgrade  # noqa: PLC0415 - alembic costs a second to import
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - it costs a second to import, as alembic does
+
+    from arcentra_server.db.migrate import MigrationError, upgrade  # noqa: PLC0415 - see above
 
     try:
         revisions = await upgrade(dsn)
     except MigrationError as error:
         raise InstallationError(str(error)) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, SQLAlchemyError) as error:
+        # The driver's own words name the host and the user, and never the password.
+        raise InstallationError(f"cannot use the database: {getattr(error, 'orig', None) or error}") from error
     for revision in revisions:
         _log.info("migrated", revision=revision)
     return revisions
@@ -81,3 +87,8 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or a power cut may leave the name without its file
+    finally:
+        os.close(folder)

@@ -100,17 +100,22 @@ async def test_claim_takes_only_what_is_still_queued(queue: Queue) -> None:
         rows = await claims.claim(tx, [(new_id(), one, agent), (new_id(), gone, agent)])
         assert [row["step_run_id"] for row in rows] == [one]
         assert await tx.fetchval("SELECT count(*) FROM step_queue") == 0
-        assert [row["step_run_id"] for row in await claims.unacknowledged(tx, agent)] == [one]
+        assert [row["step_run_id"] for row in await claims.unacknowledged(tx, [agent])] == [one]
 
 
 async def test_free_slots_are_what_leases_leave(queue: Queue) -> None:
     async with queue.database.transaction() as tx:
         busy, idle, gone = [await factories.agent(tx, labels={"os": "linux"}) for _ in range(3)]
-        await tx.execute('UPDATE agents SET capacity = 2, server_labels = \'{"os": "bsd"}\'')
+        await tx.execute(
+            """UPDATE agents SET capacity = 2, server_labels = '{"os": "bsd"}',
+                                 lease_until = clock_timestamp() + interval '1 min'"""
+        )
+        late = await factories.agent(tx)
+        await tx.execute("UPDATE agents SET lease_until = clock_timestamp() - interval '1 s' WHERE id = $1", late)
         await tx.execute("UPDATE agents SET deleted_at = clock_timestamp() WHERE id = $1", gone)
         one, two = await queue.fill(tx, 2)
         lease, _ = await factories.lease(tx, one, busy), await factories.lease(tx, two, busy)
-        everyone = [busy, idle, gone]
+        everyone = [busy, idle, gone, late]
         assert [(slots.id, slots.free) for slots in await claims.free_slots(tx, everyone)] == [(idle, 2)]
         await tx.execute("UPDATE leases SET ended_at = clock_timestamp(), end_reason = 'lost' WHERE id = $1", lease)
         slots = await claims.free_slots(tx, everyone)

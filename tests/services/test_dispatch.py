@@ -31,6 +31,7 @@ async def test_labels_of_the_server_win(world: World) -> None:
     joined = await world.server.agents.register(token, AgentFacts("x", labels={"trust": "high", "os": "linux"}))
     assert joined.labels == {"trust": "low", "pool": "b", "os": "linux"}
     world.server.links.online.add(joined.agent_id)
+    await world.server.agents.heartbeat(joined.agent_id)
     labels = await world.server.agents.update_labels(joined.agent_id, {"trust": "high"}, merge=True)
     assert labels == {"trust": "low", "pool": "b", "os": "linux"}
     again = await world.server.agents.register_again(

@@ -107,6 +107,8 @@ async def test_step_that_is_not_started_in_time_goes_back_to_the_queue(world: Wo
     await world.server.reaper.run_once()
     assert not (await run.step("a1")).leased
     world.server.links.online = {other}
+    assert await world.server.schedule() == 0  # a little later, lest it goes to the same agent at once
+    await world.sql("UPDATE step_queue SET ready_at = clock_timestamp()")
     assert await world.work(other) == ["a1"]
     assert isinstance(await world.report(world.take_one(agent), StepStatus.RUNNING), Exception)
 
@@ -147,7 +149,9 @@ async def test_overdue_step_is_asked_to_end_and_has_timed_out(world: World, limi
     await world.sql("UPDATE job_runs SET started_at = started_at - interval '66 s'")
     for _ in range(2):
         await world.server.reaper.run_once()
-    assert world.server.links.cancels == [CancelCommand(agent, dispatch.step_run_id, "ran longer than its timeout")]
+    # It is asked again and again: a request may be lost.
+    asked = CancelCommand(agent, dispatch.step_run_id, "ran longer than its timeout")
+    assert set(world.server.links.cancels) == {asked}
     assert await run.states() == "RP P"
     await world.end(dispatch, StepStatus.CANCELLED)
     assert (await run.states(), await run.status()) == ("Tx x", RunStatus.FAILED)
@@ -175,3 +179,44 @@ async def test_overdue_step_of_a_silent_agent_has_timed_out(world: World) -> Non
     await world.server.reaper.run_once()
     await _lapse(world, agent)
     assert await run.states() == "T"
+
+
+async def test_cancellation_that_was_lost_is_asked_again(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    world.server.links.online.discard(agent)
+    await world.server.runs.stop(run.id, None, "enough")
+    assert world.server.links.cancels == []
+    world.server.links.online.add(agent)
+    await world.server.reaper.run_once()
+    assert world.server.links.cancels == [CancelCommand(agent, dispatch.step_run_id, "enough")]
+
+
+async def test_step_whose_agent_ignores_its_cancellation_ends(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    await world.server.runs.stop(run.id, None, "enough")
+    await world.server.reaper.run_once()
+    assert await run.states() == "R"
+    await world.sql("UPDATE step_runs SET cancel_requested_at = cancel_requested_at - interval '3 min'")
+    await world.server.reaper.run_once()
+    assert (await run.states(), await run.status()) == ("C", RunStatus.CANCELLED)
+    assert await world.report(dispatch, StepStatus.SUCCESS) is None  # no news: it is cancelled, whatever it did
+
+
+async def test_nobody_is_late_after_the_database_was_away(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    await world.server.schedule()
+    await world.begin(agent)
+    await _lapse(world, agent)
+    world.server.reaper._was_away = True
+    await world.server.reaper.run_once()
+    assert await run.states() == "R"
+    await _lapse(world, agent)
+    await world.server.reaper.run_once()
+    assert await run.states() == "F"

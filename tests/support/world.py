@@ -89,7 +89,7 @@ class Server:
         selectors = SelectorIds()
         self.runs = RunService(self.store, wire.encode, selectors)
         self.steps = StepRunService(self.store, wire.encode, wire.edit, selectors)
-        self.reaper = Reaper(self.store)
+        self.reaper = Reaper(self.store, self.links, lease_seconds=LEASE_SECONDS)
 
     async def schedule(self) -> int:
         """Run passes as the scheduler's loop does: while there may be something to place. Return how many were leased."""

@@ -90,7 +90,7 @@ async def update_facts(
 ) -> bool:
     """Write what an agent says of itself when it registers again; False when there is no such agent."""
     done = await tx.execute(
-        """UPDATE agents SET name = $2, ip = $3, os = $4, arch = $5, version = $6, capacity = $7, claimed_labels = $8
+        """UPDATE agents SET name = coalesce(nullif($2, ''), name), ip = $3, os = $4, arch = $5, version = $6, capacity = $7, claimed_labels = $8
             WHERE id = $1 AND deleted_at IS NULL""",
         agent_id,
         name,

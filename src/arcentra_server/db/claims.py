@@ -12,7 +12,7 @@ from arcentra_server.scheduling.plan import AgentSlots, QueuedStep
 _FREE = """
     SELECT a.id, a.claimed_labels || a.server_labels AS labels, (a.capacity - count(l.id))::int AS free
       FROM agents a LEFT JOIN leases l ON l.agent_id = a.id AND l.ended_at IS NULL
-     WHERE a.id = ANY($1) AND a.deleted_at IS NULL
+     WHERE a.id = ANY($1) AND a.deleted_at IS NULL AND a.lease_until > clock_timestamp()
      GROUP BY a.id HAVING a.capacity > count(l.id) ORDER BY a.id
 """
 # What is bound to one of the agents, then the head of each selector's queue. Rows that another server claims at this
@@ -58,7 +58,7 @@ _CLAIM = """
 _UNACKED = """
     SELECT l.id, l.step_run_id, l.agent_id, s.attempt, s.dispatch
       FROM leases l JOIN step_runs s ON s.id = l.step_run_id
-     WHERE l.agent_id = $1 AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
+     WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
 """
 _HELD = """
     SELECT l.step_run_id, s.status, s.cancel_cause, s.cancel_reason
@@ -101,9 +101,9 @@ async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Row]:
     return list(await tx.fetch(_CLAIM, *columns, [row["id"] for row in locked]))
 
 
-async def unacknowledged(tx: Tx, agent_id: UUID) -> list[Row]:
-    """Return the leases of an agent that it has not started: they are sent again when it connects."""
-    return list(await tx.fetch(_UNACKED, agent_id))
+async def unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
+    """Return the leases of agents that they have not started: they are sent again when an agent is back."""
+    return list(await tx.fetch(_UNACKED, agent_ids))
 
 
 async def held(tx: Tx, agent_id: UUID) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from arcentra_server.db.engine import Tx
+from arcentra_server.domain.execution import CancelCommand
 
 
 async def lapsed_agents(tx: Tx, limit: int) -> list[UUID]:
@@ -32,6 +33,29 @@ async def unstarted_steps(tx: Tx, seconds: float, limit: int) -> list[UUID]:
         """SELECT s.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
             WHERE l.ended_at IS NULL AND s.status = 'QUEUED'
               AND l.created_at < clock_timestamp() - make_interval(secs => $1)
+            ORDER BY l.id LIMIT $2""",
+        seconds,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def pending_cancels(tx: Tx, limit: int) -> list[CancelCommand]:
+    """Return the running step runs that were asked to end and have not, with the agents that hold them."""
+    rows = await tx.fetch(
+        """SELECT l.agent_id, s.id, s.cancel_reason FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+            WHERE l.ended_at IS NULL AND s.cancel_cause IS NOT NULL AND s.status = 'RUNNING' ORDER BY l.id LIMIT $1""",
+        limit,
+    )
+    return [CancelCommand(*row) for row in rows]
+
+
+async def ignored_cancels(tx: Tx, seconds: float, limit: int) -> list[UUID]:
+    """Return the running step runs that were asked to end so long ago; not locked."""
+    rows = await tx.fetch(
+        """SELECT s.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+            WHERE l.ended_at IS NULL AND s.status = 'RUNNING'
+              AND s.cancel_requested_at < clock_timestamp() - make_interval(secs => $1)
             ORDER BY l.id LIMIT $2""",
         seconds,
         limit,

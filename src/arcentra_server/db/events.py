@@ -2,7 +2,7 @@
 
 Ids grow in the order in which events are written, but transactions commit in any order: a reader that saw 8 and 10 must
 not go past 9 until it knows that nobody will commit it. It knows by transaction numbers: when every transaction that
-was running at the moment the gap was seen has ended, what is missing never comes. That holds because `append` comes
+had its number at the moment the gap was seen has ended, what is missing never comes. That holds because `append` comes
 after another write of its transaction, so that the transaction has its number before the event has its id.
 """
 
@@ -106,6 +106,11 @@ async def snapshot(tx: Tx) -> Snapshot:
     text: str = await tx.fetchval("SELECT pg_current_snapshot()::text")
     xmin, xmax, running = text.split(":")
     return Snapshot(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
+
+
+async def new_transaction_number(tx: Tx) -> int:
+    """Give this transaction a number and return it: every transaction that had one before has a smaller one."""
+    return int(await tx.fetchval("SELECT pg_current_xact_id()::text"))
 
 
 async def read_after(tx: Tx, cursor: int, limit: int) -> list[EventRow]:

@@ -18,6 +18,7 @@ from arcentra_server.domain.ledger import Ledger
 _STEPS = """
     UPDATE step_runs s
        SET status = c.status, agent_id = c.agent_id, cancel_cause = c.cancel_cause, cancel_reason = c.cancel_reason,
+           cancel_requested_at = CASE WHEN c.cancel_cause IS NOT NULL THEN coalesce(s.cancel_requested_at, clock_timestamp()) END,
            exit_code = c.exit_code, error_message = c.error_message, failure_reason = c.failure_reason,
            metrics = CASE WHEN c.metrics IS NULL THEN s.metrics ELSE c.metrics::jsonb END, log_size = coalesce(c.log_size, s.log_size),
            started_at = CASE WHEN c.started THEN clock_timestamp() ELSE s.started_at END,

@@ -46,6 +46,8 @@ class SelectorIds:
 
     def __init__(self) -> None:
         self._known: dict[bytes, int] = {}
+        # Stored by a transaction that may be rolled back: not to be kept while it is that one which finds it.
+        self._stored_by: dict[bytes, Tx] = {}
 
     async def ensure(self, tx: Tx, selectors: Iterable[Selector]) -> dict[Selector, int]:
         """Return the ids of selectors, storing those that are new. Equal selectors share one id, whoever wrote them."""
@@ -55,12 +57,13 @@ class SelectorIds:
             document = selector.to_json()
             digest = hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).digest()
             digests[selector], documents[digest] = digest, document
-        # What this transaction stores may be rolled back: it is kept when it is found again.
         ids = {digest: self._known[digest] for digest in documents if digest in self._known}
         if len(ids) < len(documents):
             found = await _selector_ids(tx, list(documents))
-            self._known.update(found)
+            self._known.update((digest, i) for digest, i in found.items() if self._stored_by.get(digest) is not tx)
             ids = {**ids, **found}
+        for digest in documents.keys() & self._known.keys():
+            self._stored_by.pop(digest, None)
         missing = sorted(documents.keys() - ids.keys())
         if missing:
             await tx.execute(
@@ -69,6 +72,7 @@ class SelectorIds:
                 missing,
                 [json.dumps(documents[digest]) for digest in missing],
             )
+            self._stored_by.update(dict.fromkeys(missing, tx))
             ids = {**ids, **await _selector_ids(tx, missing)}
         return {selector: ids[digest] for selector, digest in digests.items()}
 

@@ -12,7 +12,7 @@ from arcentra_server.db.engine import Row, Tx
 from arcentra_server.db.paging import Page
 from arcentra_server.domain.definition import PipelineSpec
 from arcentra_server.domain.errors import AlreadyExists
-from arcentra_server.domain.states import RUN_TERMINAL, RunStatus
+from arcentra_server.domain.states import RunStatus
 
 _SELECT = """
     SELECT p.id, p.namespace, p.name, p.description, p.enabled, p.spec_version, p.created_by, p.created_at,
@@ -150,13 +150,8 @@ async def count_run(tx: Tx, pipeline_id: UUID) -> PipelineRow | None:
 
 async def has_active_run(tx: Tx, pipeline_id: UUID) -> bool:
     """Answer whether a run of the pipeline is not finished."""
-    return bool(
-        await tx.fetchval(
-            "SELECT EXISTS (SELECT 1 FROM pipeline_runs WHERE pipeline_id = $1 AND NOT status = ANY($2))",
-            pipeline_id,
-            [status.value for status in RUN_TERMINAL],
-        )
-    )
+    query = "SELECT EXISTS (SELECT 1 FROM pipeline_runs WHERE pipeline_id = $1 AND finished_at IS NULL)"
+    return bool(await tx.fetchval(query, pipeline_id))
 
 
 async def delete(tx: Tx, pipeline_id: UUID) -> None:

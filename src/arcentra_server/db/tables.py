@@ -129,7 +129,7 @@ agents = Table(
     _time("lease_until"),
     _time("deleted_at"),
     _one_of("status", AgentStatus, "status"),
-    CheckConstraint("capacity >= 1", name="capacity"),
+    CheckConstraint("capacity BETWEEN 1 AND 10000", name="capacity"),
     postgresql_with={"fillfactor": "70"},
 )
 
@@ -215,7 +215,8 @@ pipeline_runs = Table(
         unique=True,
         postgresql_where=text("request_id IS NOT NULL"),
     ),
-    Index("ix_pipeline_runs_unfinished", "id", postgresql_where=text("finished_at IS NULL")),
+    Index("ix_pipeline_runs_unfinished", "pipeline_id", postgresql_where=text("finished_at IS NULL")),
+    Index("ix_pipeline_runs_created", "created_at"),
     Index("ix_pipeline_runs_pipeline", "pipeline_id", "created_at"),
     Index("ix_pipeline_runs_namespace", "namespace", "created_at"),
     postgresql_with={"fillfactor": "70"},
@@ -285,6 +286,7 @@ step_runs = Table(
     _flag("added"),
     _id("agent_id", null=True),
     _text("cancel_cause", null=True),
+    _time("cancel_requested_at"),
     _text("cancel_reason"),
     _int("exit_code", null=True),
     _text("error_message"),
@@ -299,8 +301,11 @@ step_runs = Table(
     _ended(STEP_TERMINAL),
     CheckConstraint("status <> 'RUNNING' OR (started_at IS NOT NULL AND agent_id IS NOT NULL)", name="running"),
     CheckConstraint("cancel_cause IN ('request', 'timeout')", name="cancel_cause"),
+    CheckConstraint("(cancel_cause IS NULL) = (cancel_requested_at IS NULL)", name="cancel_requested"),
     Index("uq_step_runs_attempt", "job_run_id", "step_index", "attempt", unique=True),
     Index("ix_step_runs_run", "run_id"),
+    Index("ix_step_runs_pipeline", "pipeline_id", "created_at"),
+    Index("ix_step_runs_created", "created_at"),
     postgresql_with={"fillfactor": "70"},
 )
 

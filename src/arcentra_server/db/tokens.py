@@ -95,9 +95,11 @@ async def revoke_of_agent(tx: Tx, agent_id: UUID) -> None:
     )
 
 
-async def user_token_exists(tx: Tx) -> bool:
-    """Answer whether anybody can log in yet."""
-    return bool(await tx.fetchval("SELECT EXISTS (SELECT 1 FROM tokens WHERE kind = 'user' AND revoked_at IS NULL)"))
+async def admin_token_exists(tx: Tx) -> bool:
+    """Answer whether anybody can administer yet; others who ask wait for the end of this transaction."""
+    await tx.execute("LOCK TABLE tokens IN SHARE ROW EXCLUSIVE MODE")
+    query = "SELECT EXISTS (SELECT 1 FROM tokens WHERE kind = 'user' AND role = 'admin' AND revoked_at IS NULL)"
+    return bool(await tx.fetchval(query))
 
 
 async def server_key(tx: Tx, name: str, candidate: bytes) -> bytes:

@@ -20,6 +20,7 @@ SOURCE_STEP = "source"
 LARGEST_PIPELINE_JOBS = 5_000
 LARGEST_JOB_STEPS = 500
 LARGEST_VARIABLES = 1_000
+VARIABLES_BYTES = 64 * 1024
 ARGS_DEPTH = 16
 ARGS_KEYS = 1_000
 ARGS_BYTES = 64 * 1024
@@ -146,6 +147,9 @@ def check_env(variables: Mapping[str, str], path: str) -> list[Fault]:
     """Return the faults of variables: how many, their names, and NUL bytes in their values."""
     if len(variables) > LARGEST_VARIABLES:
         return [Fault(path, f"{len(variables)} entries, more than {LARGEST_VARIABLES}")]
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in variables.items())
+    if size > VARIABLES_BYTES:
+        return [Fault(path, f"{size} bytes, more than {VARIABLES_BYTES}: every step gets a copy")]
     faults = []
     for key, value in variables.items():
         if not _VARIABLE.fullmatch(key):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from arcentra_server.domain.errors import LimitExceeded
+
 
 class Reason(StrEnum):
     """Why an item is not stored. Stable: agents decide by it."""
@@ -58,6 +60,9 @@ class IngestResult:
         return self.last_seq + 1
 
 
+MOST_REJECTED = 10_000  # items of one call, which its answer has to name
+
+
 class Tally:
     """Adds up verdicts. An item that was refused and then stored when it was sent again counts as stored."""
 
@@ -73,6 +78,10 @@ class Tally:
             self._rejected.pop(verdict.item, None)
         else:
             self._rejected[verdict.item] = verdict.reason
+            if len(self._rejected) > MOST_REJECTED:
+                raise LimitExceeded(
+                    f"more than {MOST_REJECTED} items of this call were refused: send them again in order"
+                )
 
     def result(self, last_seq: int) -> IngestResult:
         """Return the outcome of everything that was added."""

@@ -87,6 +87,12 @@ class Ledger(LedgerBook):
         step.error_message, step.failure_reason = reason, FailureReason.CANCELLED
         self._finish(step, StepStatus.CANCELLED)
 
+    def end_cancelled(self, step: StepState) -> None:
+        """End a step whose agent was asked to end it and does not answer. What it says later is refused."""
+        if step.status is StepStatus.RUNNING and step.cancel_cause is not None:
+            step.error_message = f"{step.cancel_reason or 'cancelled'}; its agent did not say that it ended"
+            self._finish(step, _cancelled_as(step))
+
     def cancel_job(self, job: JobState, reason: str) -> None:
         """End a job: its waiting steps now, its running one by the agent."""
         running = [step for step in self._pending.get(job.id, []) if step.status is StepStatus.RUNNING]
@@ -250,6 +256,9 @@ class Ledger(LedgerBook):
 
     def _check_reopen(self, run: RunState, job: JobState) -> None:
         """Refuse to open a job while its run goes on without it: before its stage's turn, or after it."""
+        before = (other for other in self.jobs.values() if other.stage_index < job.stage_index)
+        if any(other.run_id == run.id and rollup.blocks(other.outcome) for other in before):
+            raise InvalidTransition("a job of an earlier stage failed: retry that one")
         if run.status.terminal:
             return
         if run.stopped:

@@ -52,6 +52,12 @@ class Outbox:
         self._outgoing = Outgoing()
         self._ready = asyncio.Event()
 
+    @property
+    def size(self) -> int:
+        """How many things wait to be sent."""
+        waiting = self._outgoing
+        return sum(map(len, (waiting.dispatches, waiting.cancels, waiting.releases, waiting.refusals)))
+
     def dispatch(self, dispatch: Dispatch) -> None:
         self._outgoing.dispatches.append(dispatch)
         self._ready.set()

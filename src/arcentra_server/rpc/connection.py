@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from uuid import UUID
 
 from arcentra_api.agent.v1 import agent_pb2
-from arcentra_server.domain.errors import LimitExceeded, WriteConflict
+from arcentra_server.domain.errors import LimitExceeded, Unauthenticated, WriteConflict
 from arcentra_server.domain.execution import StepReport
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.rpc.channels import Refusal
@@ -19,6 +19,7 @@ from arcentra_server.rpc.parts import AgentParts
 from arcentra_server.services.reports import Verdict
 
 LARGEST_MESSAGE = 1_000  # reports in one message
+LARGEST_OUTBOX = 20_000  # things that wait to be sent to one agent
 MOST_UNSETTLED = 64  # messages that wait for their commit before the next is read
 
 Write = Callable[[agent_pb2.ConnectResponse], Awaitable[None]]
@@ -33,6 +34,7 @@ class Connection:
         self._write = write
         self._outbox = parts.channels.open(agent_id, pulls=False)
         self._batched = False
+        self._heartbeat: asyncio.Future[bool] | None = None
         self._unsettled: deque[asyncio.Future[list[Verdict]]] = deque()
 
     async def run(self, messages: AsyncIterator[agent_pb2.ConnectRequest]) -> None:
@@ -58,14 +60,19 @@ class Connection:
                 self._batched = message.sequence > 0
             await self._take(message)
             if first:
+                # What the message reports is settled first: a step that has ended is not one that the agent lost.
+                if self._unsettled:
+                    await asyncio.wait(list(self._unsettled))
                 await self._catch_up(message)
                 first = False
 
     async def _take(self, message: agent_pb2.ConnectRequest) -> None:
-        if len(message.task_statuses) > LARGEST_MESSAGE:
-            raise LimitExceeded(f"a message holds at most {LARGEST_MESSAGE} reports")
+        if len(message.task_statuses) > LARGEST_MESSAGE or len(message.task_acks) > LARGEST_MESSAGE:
+            raise LimitExceeded(f"a message holds at most {LARGEST_MESSAGE} reports, and as many acknowledgements")
+        if self._outbox.size > LARGEST_OUTBOX:
+            raise LimitExceeded("the agent sends and does not read")
         if message.HasField("heartbeat"):
-            self._parts.agents.heartbeat(self._agent_id, message.heartbeat.max_concurrent_step_runs or None)
+            await self._beat(message.heartbeat)
         await self._take_acks(message)
         reports, refusals = convert.reports_from(message, self._agent_id)
         if reports or message.sequence:
@@ -76,6 +83,19 @@ class Connection:
                 await asyncio.wait([self._unsettled[0]])
         elif refusals:
             self._outbox.acknowledge(0, refusals)
+
+    async def _beat(self, heartbeat: agent_pb2.ConnectHeartbeat) -> None:
+        """Renew the agent's leases; the next one waits for this one, so that a flood of them is the agent's own."""
+        capacity = convert.capacity_from(heartbeat.max_concurrent_step_runs)
+        if self._heartbeat is not None:
+            await asyncio.wait([self._heartbeat])
+        self._heartbeat = self._parts.agents.heartbeat(self._agent_id, capacity)
+        self._heartbeat.add_done_callback(self._beaten)
+
+    def _beaten(self, future: asyncio.Future[bool]) -> None:
+        """End the channel of an agent that has left. A heartbeat that could not be stored is made up for by the next."""
+        if not future.cancelled() and future.exception() is None and not future.result():
+            self._outbox.fail(Unauthenticated("credential revoked"))
 
     def _settled(
         self,
@@ -106,9 +126,12 @@ class Connection:
 
     async def _catch_up(self, message: agent_pb2.ConnectRequest) -> None:
         """Tell an agent that is back what it missed, before it gets anything new."""
-        running = [step for step in map(parse_id, message.heartbeat.running_step_run_ids) if step is not None]
+        listed = [*message.heartbeat.running_step_run_ids, *(report.step_run_id for report in message.task_statuses)]
+        running = [step for step in map(parse_id, listed) if step is not None]
+        # Only a heartbeat says which steps the agent has; a message without one says nothing of the others.
+        names_steps = self._batched and message.HasField("heartbeat")
         kept = [job for job in map(parse_id, message.heartbeat.workspace_job_ids) if job is not None]
-        news = await self._parts.dispatch.catch_up(self._agent_id, running, kept, names_steps=self._batched)
+        news = await self._parts.dispatch.catch_up(self._agent_id, running, kept, names_steps=names_steps)
         for dispatch in news.dispatches:
             self._outbox.dispatch(dispatch)
         for command in news.cancels:

@@ -35,6 +35,12 @@ def calling_agent(claimed_id: str) -> UUID:
     return agent_id
 
 
+def address_of(context: Context) -> str:
+    """Return the address of the caller without its port: `ipv4:127.0.0.1:4711` is `ipv4:127.0.0.1`."""
+    peer = context.peer()
+    return peer.rpartition(":")[0] or peer
+
+
 def existing_id(text: str, what: str) -> UUID:
     """Return the id that a caller wrote.
 

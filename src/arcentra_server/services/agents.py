@@ -53,7 +53,7 @@ class AgentService:
         self._database = store.database
         self._tokens = token_maker
         self._lease_seconds = lease_seconds
-        self._heartbeats: Batcher[tuple[UUID, int | None], None] = Batcher(self._renew)
+        self._heartbeats: Batcher[tuple[UUID, int | None], bool] = Batcher(self._renew)
 
     async def register(self, registration_token: str, facts: AgentFacts) -> Registered:
         """Let a new agent join.
@@ -134,8 +134,11 @@ class AgentService:
 
         await self._store.change(decide)
 
-    def heartbeat(self, agent_id: UUID, capacity: int | None = None) -> asyncio.Future[None]:
-        """Renew the leases of an agent that was heard of; `capacity` None leaves the stored one."""
+    def heartbeat(self, agent_id: UUID, capacity: int | None = None) -> asyncio.Future[bool]:
+        """Renew the leases of an agent that was heard of; `capacity` None leaves the stored one.
+
+        The future answers whether there is such an agent: one that has left may still hold a channel.
+        """
         return self._heartbeats.submit((agent_id, capacity))
 
     async def update_labels(self, agent_id: UUID, labels: Mapping[str, str], *, merge: bool) -> Mapping[str, str]:
@@ -180,7 +183,7 @@ class AgentService:
             raise Unauthenticated(INVALID_REGISTRATION)
         return row.labels
 
-    async def _renew(self, batch: Sequence[tuple[UUID, int | None]]) -> list[None]:
+    async def _renew(self, batch: Sequence[tuple[UUID, int | None]]) -> list[bool]:
         latest: dict[UUID, int | None] = {}
         for agent_id, capacity in batch:
             latest[agent_id] = capacity if capacity is not None else latest.get(agent_id)
@@ -198,7 +201,8 @@ class AgentService:
                 await events.append(tx, told)
         if changed:
             self._store.announce_new_work()
-        return [None] * len(batch)
+        known = {row["id"] for row in rows}
+        return [agent_id in known for agent_id, _ in batch]
 
 
 def _event(agent_id: UUID, status: AgentStatus, before: AgentStatus | None, message: str = "") -> Event:

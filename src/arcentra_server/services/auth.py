@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from uuid import UUID
 
 from arcentra_server.db import tokens
 from arcentra_server.db.engine import Database
@@ -45,10 +46,12 @@ class AuthService:
         caller = self.cached(text)
         if caller is not None:
             return caller
-        self._throttle(peer)
+        # A token that was good before is not throttled: behind a proxy everybody has the same address.
+        if self._cache_key(text) not in self._known:
+            self.throttle(peer)
         parsed = parse_token(text)
         if parsed is None or parsed.kind is TokenKind.REGISTRATION:
-            raise self._failed(peer)
+            raise self._refused(text, peer)
         async with self._database.transaction() as tx:
             row = await tokens.get(tx, parsed.id)
         if (
@@ -57,7 +60,7 @@ class AuthService:
             or row.expired
             or not self._maker.matches(parsed.secret, row.secret_hash)
         ):
-            raise self._failed(peer)
+            raise self._refused(text, peer)
         caller = Caller(row.id, row.name, row.role, row.agent_id)
         self._known[self._cache_key(text)] = (self._clock() + CACHE_SECONDS, caller)
         if len(self._known) > CACHE_SIZE:
@@ -91,14 +94,14 @@ class AuthService:
         return made.text
 
     async def bootstrap(self, keep: Callable[[str], None]) -> bool:
-        """Make the first administrator's token, unless there is a user token already; answer whether it was made.
+        """Make the first administrator's token, unless there is one already; answer whether it was made.
 
         Args:
             keep: Puts the token where the administrator finds it. Called before the token is good, so that a crash
                 between the two leaves no token that nobody has.
         """
         async with self._database.transaction() as tx:
-            if await tokens.user_token_exists(tx):
+            if await tokens.admin_token_exists(tx):
                 return False
             made = self._maker.make(TokenKind.USER)
             keep(made.text)
@@ -115,16 +118,31 @@ class AuthService:
     def _cache_key(self, text: str) -> bytes:
         return hashlib.sha256(text.encode()).digest()
 
-    def _failed(self, peer: str) -> Unauthenticated:
+    def forget_agent(self, agent_id: UUID) -> None:
+        """Take the credential of an agent for good no longer."""
+        for key in [key for key, (_, caller) in self._known.items() if caller.agent_id == agent_id]:
+            del self._known[key]
+
+    def _refused(self, text: str, peer: str) -> Unauthenticated:
+        self._known.pop(self._cache_key(text), None)
+        self.count_failure(peer)
+        return Unauthenticated(INVALID)
+
+    def count_failure(self, peer: str) -> None:
+        """Note that somebody at this address brought a credential that is not good."""
         now = self._clock()
         since, count = self._failures.pop(peer, (now, 0.0))
         count = max(0.0, count - (now - since) * FAILURES_A_MINUTE / 60) + 1
         self._failures[peer] = (now, count)
         if len(self._failures) > CACHE_SIZE:
             self._failures.popitem(last=False)
-        return Unauthenticated(INVALID)
 
-    def _throttle(self, peer: str) -> None:
+    def throttle(self, peer: str) -> None:
+        """Refuse an address that failed too often in the last minute, before any work is done for it.
+
+        Raises:
+            LimitExceeded: it did.
+        """
         since, count = self._failures.get(peer, (0.0, 0.0))
         if count - (self._clock() - since) * FAILURES_A_MINUTE / 60 >= FAILURES_A_MINUTE:
             raise LimitExceeded("too many attempts")

@@ -50,6 +50,9 @@ class DispatchService:
         self._store = store
         self._links = links
         self._demands: list[_Demand] = []
+        self._closed = False
+        # Leases that agents which pull were given by this process, and have not started: not to be given twice.
+        self._handed_out: set[UUID] = set()
         self._selectors: dict[int, Selector] = {}
         self._passed: list[int] = []
         self._matches: tuple[object, dict[int, tuple[UUID, ...]]] = (None, {})
@@ -68,6 +71,7 @@ class DispatchService:
         if not targets:
             return 0
         async with self._store.database.transaction() as tx:
+            demands = await self._answer_with_leases(tx, demands)
             agents = await claims.free_slots(tx, list(targets))
             if not agents:
                 return 0
@@ -76,7 +80,9 @@ class DispatchService:
                 self._learn(await claims.selectors_after(tx, max(self._selectors, default=0), self._passed))
             matches = self._match(agents)
             free = {agent.id: agent.free for agent in agents}
-            rooms = {selector: sum(free[agent] for agent in ids) for selector, ids in matches.items()}
+            rooms = {
+                selector: min(sum(free[agent] for agent in ids), LARGEST_PASS) for selector, ids in matches.items()
+            }
             queue = await claims.lock_heads(tx, rooms, list(free), LARGEST_PASS)
             if not queue:
                 return 0
@@ -94,9 +100,11 @@ class DispatchService:
 
         Leases it was given before and has not started come first.
         """
-        again = await self.unacknowledged(agent_id)
-        if again:
-            return again[:wanted]
+        async with self._store.database.transaction() as tx:
+            again = self._store.dispatches(await claims.unacknowledged(tx, [agent_id]))[:wanted]
+        if again or self._closed:
+            self._handed_out |= {dispatch.lease_id for dispatch in again}
+            return again
         demand = _Demand(agent_id, wanted, asyncio.get_running_loop().create_future())
         self._demands.append(demand)
         self._bell.ring()
@@ -111,10 +119,12 @@ class DispatchService:
             if not demand.answer.done():
                 demand.answer.cancel()
 
-    async def unacknowledged(self, agent_id: UUID) -> list[Dispatch]:
-        """Return what was leased to an agent and not started by it: what a lost connection may have swallowed."""
-        async with self._store.database.transaction() as tx:
-            return self._store.dispatches(await claims.unacknowledged(tx, agent_id))
+    def close(self) -> None:
+        """Let nobody wait any more: the server stops."""
+        self._closed = True
+        for demand in self._demands:
+            if not demand.answer.done():
+                demand.answer.set_result([])
 
     async def refused(self, agent_id: UUID, lease_id: UUID, message: str) -> None:
         """Take a step run back that an agent will not run; it waits a little before it is placed again."""
@@ -141,25 +151,35 @@ class DispatchService:
             kept_jobs: The job runs whose workspace it has.
             names_steps: Whether `running` is complete; a started step that it leaves out is then lost.
         """
+        present = set(running)
 
         async def decide(tx: Tx, ledger: Ledger) -> CatchUp:
             held = {row["step_run_id"]: row for row in await claims.held(tx, agent_id)}
             started = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING]
-            lost = [step for step in started if names_steps and step not in running]
+            lost = [step for step in started if names_steps and step not in present]
             if lost:
                 await load_steps(tx, ledger, lost)
                 for step_id in lost:
                     ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
-            stop = [CancelCommand(agent_id, step_id, "lease lost") for step_id in running if step_id not in held]
+            stop = [CancelCommand(agent_id, step_id, "lease lost") for step_id in present if step_id not in held]
             asked = [
                 CancelCommand(agent_id, step_id, row["cancel_reason"])
                 for step_id, row in held.items()
                 if row["cancel_cause"] and step_id not in lost
             ]
-            again = self._store.dispatches(await claims.unacknowledged(tx, agent_id))
+            again = self._store.dispatches(await claims.unacknowledged(tx, [agent_id]))
             return CatchUp(again, stop + asked, await claims.finished_jobs(tx, kept_jobs, agent_id))
 
         return await self._store.change(decide)
+
+    async def _answer_with_leases(self, tx: Tx, demands: Sequence[_Demand]) -> list[_Demand]:
+        """Answer agents that pull with what was leased to them since: the next steps of their jobs. Return the rest."""
+        if not demands:
+            return []
+        rows = await claims.unacknowledged(tx, list({demand.agent_id for demand in demands}))
+        self._handed_out &= {row["id"] for row in rows}
+        self._deliver(self._store.dispatches(row for row in rows if row["id"] not in self._handed_out), demands)
+        return [demand for demand in demands if not demand.answer.done()]
 
     def _learn(self, selectors: Mapping[int, Selector]) -> None:
         """Keep selectors that became known, and the ids below them that were passed over: not committed, or never."""
@@ -187,6 +207,7 @@ class DispatchService:
             given, pulled[demand.agent_id] = found[: demand.wanted], found[demand.wanted :]
             if given and not demand.answer.done():
                 demand.answer.set_result(given)
+                self._handed_out |= {dispatch.lease_id for dispatch in given}
         self._links.dispatch([dispatch for dispatch in dispatches if dispatch.agent_id not in pulled])
 
 

@@ -6,20 +6,27 @@ from arcentra_server.db import agents, deadlines
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.execution import CancelCause, Event, Resource
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.states import AgentStatus, StepStatus
 
 START_SECONDS = 15.0  # from a dispatch to the RUNNING report, else it is taken back (reliability.md, F10)
+AGAIN_SECONDS = 2.0  # before a step that was not started is placed again
 GRACE_SECONDS = 5.0  # what the agent gets to enforce the timeout of a step itself before the server does
+IGNORED_SECONDS = 120.0  # from the request to end a step to its end without the agent
 LARGEST_BATCH = 200
 
 
 class Reaper:
     """See the module. All its times are the database's."""
 
-    def __init__(self, store: ExecutionStore) -> None:
+    def __init__(self, store: ExecutionStore, links: AgentLinks, *, lease_seconds: float) -> None:
         self._store = store
+        self._links = links
+        self._lease_seconds = lease_seconds
+        self._was_away = False
 
     async def run_once(self) -> None:
         """Act on everything that is overdue. What cannot be done keeps nothing else from being done.
@@ -27,14 +34,37 @@ class Reaper:
         Raises:
             ExceptionGroup: of what could not be done.
         """
+        await self._forgive_an_outage()
         errors = []
-        for act in (self._lapsed_agents, self._orphaned, self._unstarted, self._overdue):
+        acts = (self._lapsed_agents, self._orphaned, self._unstarted, self._overdue, self._unanswered)
+        for act in acts:
             try:
                 await self._store.change(act)
+            except Unavailable:
+                self._was_away = True
+                raise
             except Exception as error:  # noqa: BLE001 - raised below, with the others
                 errors.append(error)
         if errors:
             raise ExceptionGroup("some of what is overdue could not be dealt with", errors)
+
+    async def _forgive_an_outage(self) -> None:
+        """Give every agent a full lease after the database was away: nobody could renew one meanwhile."""
+        if self._was_away:
+            async with self._store.database.transaction() as tx:
+                await agents.rearm(tx, self._lease_seconds)
+            self._was_away = False
+
+    async def _unanswered(self, tx: Tx, ledger: Ledger) -> None:
+        """Ask again those that were asked to end a step, and end what has been asked for too long.
+
+        The first request may have been lost: with this process, with the channel, or to an agent of another server.
+        """
+        self._links.cancel(await deadlines.pending_cancels(tx, LARGEST_BATCH))
+        ignored = await deadlines.ignored_cancels(tx, IGNORED_SECONDS, LARGEST_BATCH)
+        await load_steps(tx, ledger, ignored)
+        for step_id in ignored:
+            ledger.end_cancelled(ledger.steps[step_id])
 
     async def _lapsed_agents(self, tx: Tx, ledger: Ledger) -> None:
         silent = await deadlines.lapsed_agents(tx, LARGEST_BATCH)
@@ -65,7 +95,7 @@ class Reaper:
         for step_id in overdue:
             step = ledger.steps[step_id]
             if step.status is StepStatus.QUEUED:
-                ledger.lose(step, "not started in time", agent_gone=False)
+                ledger.lose(step, "not started in time", agent_gone=False, delay_seconds=AGAIN_SECONDS)
 
     async def _overdue(self, tx: Tx, ledger: Ledger) -> None:
         overdue = await deadlines.overdue_steps(tx, GRACE_SECONDS, LARGEST_BATCH)

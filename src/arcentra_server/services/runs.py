@@ -15,12 +15,21 @@ from arcentra_server.db.paging import Page
 from arcentra_server.db.runs import RunRow
 from arcentra_server.domain import rollup
 from arcentra_server.domain.definition import check_env
-from arcentra_server.domain.errors import AlreadyExists, InvalidTransition, NotFound, NotLeased, ValidationError
+from arcentra_server.domain.errors import (
+    AlreadyExists,
+    InvalidTransition,
+    LimitExceeded,
+    NotFound,
+    NotLeased,
+    ValidationError,
+)
 from arcentra_server.domain.execution import JobState, RunState
 from arcentra_server.domain.instantiate import Trigger, instantiate
 from arcentra_server.domain.ledger import NOT_LEASED, Ledger
 from arcentra_server.domain.ports import DispatchEncoder
 from arcentra_server.domain.states import RUN_FAILURES, RunStatus
+
+LARGEST_RUN = 128 * 1024 * 1024  # bytes of its step runs, as they are stored for dispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,9 @@ class RunService:
                 new_id=new_id,
             )
             dispatches = {step.id: self._encode(step) for _, step in run.steps()}
+            size = sum(map(len, dispatches.values()))
+            if size > LARGEST_RUN:
+                raise LimitExceeded(f"the run would take {size} bytes, more than {LARGEST_RUN}: use fewer variables")
             await new_runs.insert(tx, run, dispatches, self._selectors)
         self._store.announce_new_work()
         return run.id, [job.id for job in run.jobs]

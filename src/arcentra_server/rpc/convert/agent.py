@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from uuid import UUID
 
 from arcentra_api.admin.v1 import admin_pb2
@@ -10,14 +10,15 @@ from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.stream.v1 import stream_pb2
 from arcentra_server.db.agents import AgentRow
 from arcentra_server.domain.errors import ArcentraError, Fault, NotLeased, ValidationError
-from arcentra_server.domain.execution import StepReport
+from arcentra_server.domain.execution import Dispatch, StepReport
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.domain.ledger import NOT_LEASED
-from arcentra_server.domain.states import FailureReason, StepStatus
+from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
 from arcentra_server.rpc.channels import LARGEST_DISPATCH, Outgoing, Refusal
 from arcentra_server.rpc.convert.dispatch import complete
 from arcentra_server.rpc.convert.enums import AGENT_STATUS, STEP_STATUS
 from arcentra_server.services.agents import AgentFacts
+from arcentra_server.services.runs import JobReport
 
 _REPORTABLE = frozenset(
     {StepStatus.RUNNING, StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.TIMEOUT}
@@ -25,6 +26,12 @@ _REPORTABLE = frozenset(
 _REASONS = {reason.value: reason for reason in FailureReason}
 LARGEST_ERROR = 4_096
 LARGEST_LABELS = 200
+LONGEST_FACT = 128  # characters
+LARGEST_METRICS = 100
+LARGEST_PAYLOAD = 2 * 1024 * 1024  # bytes of step runs in one message, half of what gRPC takes by default
+LARGEST_METRIC = 1_024  # characters of a name or a value
+LARGEST_LOG = 2**63 - 1  # bytes
+LARGEST_ARTIFACTS = 1_000
 LARGEST_CAPACITY = 10_000
 
 AnyReport = agent_pb2.TaskStatus | agent_pb2.ReportStepRunStatusRequest | stream_pb2.StepRunStatusUpdate
@@ -49,13 +56,40 @@ def report_from(message: AnyReport, agent_id: UUID, metrics: Mapping[str, str] |
         step_id,
         status,
         message.exit_code,
-        message.error_message[:LARGEST_ERROR].replace("\0", "\ufffd") if message.error_message else "",
+        clean(message.error_message, LARGEST_ERROR) if message.error_message else "",
         _REASONS.get(message.failure_reason),
-        metrics or {},
-        message.log_size if final and message.HasField("log_size") else None,
+        clean_metrics(metrics) if metrics else {},
+        min(message.log_size, LARGEST_LOG) if final and message.HasField("log_size") else None,
         message.attempt,
         message.lease_token,
     )
+
+
+def clean(text: str, longest: int) -> str:
+    """Return what an agent wrote so that it can be stored: a report is not refused for its words."""
+    return text[:longest].replace("\0", "\ufffd")
+
+
+def clean_metrics(metrics: Mapping[str, str]) -> dict[str, str]:
+    """Return as many metrics as are kept, cut to their length."""
+    kept = list(metrics.items())[:LARGEST_METRICS]
+    return {clean(name, LARGEST_METRIC): clean(value, LARGEST_METRIC) for name, value in kept}
+
+
+def job_report_from(
+    message: agent_pb2.ReportJobRunStatusRequest, agent_id: UUID, job_id: UUID, status: RunStatus
+) -> JobReport:
+    """Read what an agent says of a whole job.
+
+    Raises:
+        ValidationError: it names too many artifacts, or an address that cannot be one.
+    """
+    uris = dict(message.artifact_uris)
+    wrong = [name for name, uri in uris.items() if not 0 < len(name) <= 255 or len(uri) > 2_048 or "\0" in name + uri]
+    if len(uris) > LARGEST_ARTIFACTS or wrong:
+        rule = f"at most {LARGEST_ARTIFACTS}, names of 1 to 255 and addresses of at most 2048 characters, none NUL"
+        raise ValidationError.at("artifact_uris", rule)
+    return JobReport(agent_id, job_id, status, clean(message.error_message, LARGEST_ERROR), uris)
 
 
 def reports_from(message: agent_pb2.ConnectRequest, agent_id: UUID) -> tuple[list[StepReport], list[Refusal]]:
@@ -82,11 +116,8 @@ def acks_of(message: agent_pb2.ConnectRequest) -> Iterator[agent_pb2.TaskAck]:
 
 def responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
     """Yield the messages of what goes out: one for a client that takes batches, one a step run for the others."""
-    size = LARGEST_DISPATCH if batched else 1
-    dispatches = outgoing.dispatches
-    chunks = [dispatches[start : start + size] for start in range(0, len(dispatches), size)]
     first = True
-    for chunk in chunks:
+    for chunk in _chunks(outgoing.dispatches, LARGEST_DISPATCH if batched else 1):
         response = agent_pb2.ConnectResponse(agent_id=agent_id, command_id=str(chunk[0].lease_id))
         response.task_dispatch.step_runs.extend([complete(dispatch) for dispatch in chunk])
         if first and batched:
@@ -103,6 +134,20 @@ def responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[a
     for step_id, reason in cancels.items():
         cancel = agent_pb2.TaskCancel(step_run_id=str(step_id), reason=reason)
         yield agent_pb2.ConnectResponse(agent_id=agent_id, task_cancel=cancel)
+
+
+def _chunks(dispatches: Sequence[Dispatch], most: int) -> Iterator[list[Dispatch]]:
+    """Yield dispatches message by message: so many, and so many bytes, that none is refused for its size."""
+    chunk: list[Dispatch] = []
+    room = LARGEST_PAYLOAD
+    for dispatch in dispatches:
+        if chunk and (len(chunk) == most or len(dispatch.payload) > room):
+            yield chunk
+            chunk, room = [], LARGEST_PAYLOAD
+        chunk.append(dispatch)
+        room -= len(dispatch.payload)
+    if chunk:
+        yield chunk
 
 
 def _add_news(response: agent_pb2.ConnectResponse, outgoing: Outgoing) -> None:
@@ -129,8 +174,10 @@ def facts_from(message: agent_pb2.RegisterRequest, address: str) -> AgentFacts:
     faults = check_labels(message.labels)
     if not 0 <= message.max_concurrent_step_runs <= LARGEST_CAPACITY:
         faults.append(Fault("max_concurrent_step_runs", f"is 1 to {LARGEST_CAPACITY}"))
-    if len(message.agent_name) > 128:
-        faults.append(Fault("agent_name", "is at most 128 characters"))
+    for name in ("agent_name", "ip", "os", "arch", "version"):
+        text = getattr(message, name)
+        if len(text) > LONGEST_FACT or "\0" in text:
+            faults.append(Fault(name, f"is at most {LONGEST_FACT} characters, none of them NUL"))
     if faults:
         raise ValidationError(faults)
     derived = {key: value for key, value in (("os", message.os), ("arch", message.arch)) if value}
@@ -143,6 +190,17 @@ def facts_from(message: agent_pb2.RegisterRequest, address: str) -> AgentFacts:
         capacity=message.max_concurrent_step_runs or 1,
         labels={**derived, **message.labels},
     )
+
+
+def capacity_from(claimed: int) -> int | None:
+    """Return the capacity that an agent names in a heartbeat, None for none.
+
+    Raises:
+        ValidationError: it is not a number of step runs.
+    """
+    if not 0 <= claimed <= LARGEST_CAPACITY:
+        raise ValidationError.at("max_concurrent_step_runs", f"is 1 to {LARGEST_CAPACITY}")
+    return claimed or None
 
 
 def check_labels(labels: Mapping[str, str]) -> list[Fault]:

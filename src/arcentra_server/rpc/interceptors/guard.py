@@ -15,7 +15,7 @@ from grpc import aio
 
 from arcentra_server.domain.errors import ArcentraError, Forbidden, LimitExceeded, Unauthenticated, ValidationError
 from arcentra_server.domain.identity import Caller, Role
-from arcentra_server.rpc.context import CALLER, Context
+from arcentra_server.rpc.context import CALLER, Context, address_of
 from arcentra_server.rpc.interceptors.errors import to_status
 from arcentra_server.rpc.policy import POLICY, PUBLIC
 from arcentra_server.services.auth import INVALID, AuthService
@@ -132,7 +132,7 @@ class Guard(aio.ServerInterceptor):
         if len(credentials) != 1 or not isinstance(credentials[0], str) or not credentials[0].startswith(_BEARER):
             raise Unauthenticated(INVALID)
         text = credentials[0][len(_BEARER) :]
-        caller = self._auth.cached(text) or await self._auth.authenticate(text, _address(context.peer()))
+        caller = self._auth.cached(text) or await self._auth.authenticate(text, address_of(context))
         if caller.role not in roles:
             raise Forbidden("role not allowed")
         return caller
@@ -186,8 +186,3 @@ def _parsed(message: Any) -> Any:
 async def _checked(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for message in messages:
         yield _parsed(message)
-
-
-def _address(peer: str) -> str:
-    """Return the address of a peer without its port: `ipv4:127.0.0.1:4711` is `ipv4:127.0.0.1`."""
-    return peer.rpartition(":")[0] or peer

@@ -11,17 +11,20 @@ from arcentra_server.domain.errors import Forbidden, Unauthenticated, Validation
 from arcentra_server.domain.identity import Role
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.rpc.connection import Connection
-from arcentra_server.rpc.context import Context, caller, calling_agent, existing_id
+from arcentra_server.rpc.context import Context, address_of, caller, calling_agent, existing_id
 from arcentra_server.rpc.convert import agent as convert
 from arcentra_server.rpc.convert.dispatch import complete
 from arcentra_server.rpc.convert.enums import RUN_STATUS
+from arcentra_server.rpc.convert.fields import plain_text
 from arcentra_server.rpc.parts import AgentParts
+from arcentra_server.services.agents import AgentFacts, Registered
 from arcentra_server.services.auth import INVALID, AuthService
-from arcentra_server.services.runs import JobReport, RunService
+from arcentra_server.services.runs import RunService
 from arcentra_server.services.step_runs import StepRunService
 
 LONGEST_WAIT = 60
 LARGEST_FETCH = 100
+LONGEST_REASON = 1_024  # characters
 
 
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
@@ -37,13 +40,14 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         self._heartbeat_ms = heartbeat_ms
 
     async def Heartbeat(self, request: agent_pb2.HeartbeatRequest, context: Context) -> agent_pb2.HeartbeatResponse:
-        await self._parts.agents.heartbeat(calling_agent(request.agent_id))
+        if not await self._parts.agents.heartbeat(calling_agent(request.agent_id)):
+            raise Unauthenticated("credential revoked")
         return agent_pb2.HeartbeatResponse(success=True, message="ok", timestamp=int(time.time()))
 
     async def Register(self, request: agent_pb2.RegisterRequest, context: Context) -> agent_pb2.RegisterResponse:
-        facts = convert.facts_from(request, context.peer())
+        facts = convert.facts_from(request, address_of(context))
         if request.registration_token and not request.token:
-            done = await self._parts.agents.register(request.registration_token, facts)
+            done = await self._join(request.registration_token, facts, address_of(context))
         else:
             agent_id, token = await self._known_agent(request, context)
             done = await self._parts.agents.register_again(agent_id, token, facts)
@@ -61,7 +65,9 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             agent_id = calling_agent(request.agent_id)
         else:
             agent_id = existing_id(request.agent_id, "agent")
-        await self._parts.agents.unregister(agent_id, request.reason)
+        reason = plain_text(request.reason, "reason", longest=LONGEST_REASON)
+        await self._parts.agents.unregister(agent_id, reason)
+        self._auth.forget_agent(agent_id)
         self._parts.channels.disconnect(agent_id)
         return agent_pb2.UnregisterResponse(success=True, message="unregistered")
 
@@ -94,20 +100,22 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         agent_id = calling_agent(request.agent_id)
         status = RUN_STATUS.from_proto(request.status, "status")
         job_id = existing_id(request.job_run_id, "job run")
-        report = JobReport(agent_id, job_id, status, request.error_message, dict(request.artifact_uris))
+        report = convert.job_report_from(request, agent_id, job_id, status)
         await self._runs.report_job(report)
         return agent_pb2.ReportJobRunStatusResponse(success=True, message="accepted")
 
     async def CancelStepRun(
         self, request: agent_pb2.CancelStepRunRequest, context: Context
     ) -> agent_pb2.CancelStepRunResponse:
-        await self._step_runs.cancel(existing_id(request.step_run_id, "step run"), request.reason)
+        reason = plain_text(request.reason, "reason", longest=LONGEST_REASON)
+        await self._step_runs.cancel(existing_id(request.step_run_id, "step run"), reason)
         return agent_pb2.CancelStepRunResponse(success=True, message="cancellation accepted")
 
     async def CancelJobRun(
         self, request: agent_pb2.CancelJobRunRequest, context: Context
     ) -> agent_pb2.CancelJobRunResponse:
-        await self._runs.cancel_job(existing_id(request.job_run_id, "job run"), request.reason)
+        reason = plain_text(request.reason, "reason", longest=LONGEST_REASON)
+        await self._runs.cancel_job(existing_id(request.job_run_id, "job run"), reason)
         return agent_pb2.CancelJobRunResponse(success=True, message="cancellation accepted")
 
     async def UpdateLabels(
@@ -125,13 +133,21 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         connection = Connection(self._parts, caller_agent(), context.write)
         await connection.run(request_iterator)
 
+    async def _join(self, registration_token: str, facts: AgentFacts, address: str) -> Registered:
+        self._auth.throttle(address)
+        try:
+            return await self._parts.agents.register(registration_token, facts)
+        except Unauthenticated:
+            self._auth.count_failure(address)
+            raise
+
     async def _known_agent(self, request: agent_pb2.RegisterRequest, context: Context) -> tuple[UUID, str]:
         """Answer which agent registers again, by the token of its message or, failing that, of the call."""
         bearer = dict(context.invocation_metadata() or ()).get("authorization", "")
         token = request.token or str(bearer).removeprefix("Bearer ")
         if not token:
             raise Unauthenticated(INVALID)
-        known = await self._auth.authenticate(token, context.peer())
+        known = await self._auth.authenticate(token, address_of(context))
         if known.agent_id is None:
             raise Forbidden("only an agent's token can register an agent again")
         if request.agent_id and parse_id(request.agent_id) != known.agent_id:

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from arcentra_api.stream.v1 import stream_pb2
-from arcentra_server.domain.errors import ArcentraError, LimitExceeded, ValidationError, WriteConflict
+from arcentra_server.domain.errors import ArcentraError, LimitExceeded, Unavailable, ValidationError, WriteConflict
 from arcentra_server.rpc.channels import Outbox
 from arcentra_server.rpc.context import Context, calling_agent
-from arcentra_server.rpc.convert.agent import report_from
+from arcentra_server.rpc.convert.agent import capacity_from, report_from
 from arcentra_server.rpc.convert.dispatch import complete
 from arcentra_server.rpc.parts import AgentParts
 
@@ -60,7 +60,7 @@ class _Channel:
     async def _take(self, message: stream_pb2.AgentChannelRequest) -> None:
         match message.WhichOneof("payload"):
             case "heartbeat":
-                capacity = message.heartbeat.max_concurrent_step_runs or None
+                capacity = capacity_from(message.heartbeat.max_concurrent_step_runs)
                 await self._parts.agents.heartbeat(self._agent_id, capacity)
                 ack = stream_pb2.HeartbeatAck(server_time=int(time.time()), success=True)
                 await self._write(message, heartbeat_ack=ack)
@@ -103,6 +103,8 @@ class _Channel:
             for step_id, reason in outgoing.cancels.items():
                 command = stream_pb2.StepRunCancelCommand(step_run_id=str(step_id), reason=reason)
                 await self._write(None, step_run_cancel_command=command)
+            if outgoing.reconnect:
+                raise Unavailable("the server is stopping: connect again")
         if self._outbox.superseded:
             raise WriteConflict("the agent has opened another channel")
 

@@ -11,7 +11,9 @@ class Gaps:
     """Follows the ids of the journal.
 
     An id that is missing between visible ones belongs to a transaction that runs, or to one that was rolled back. All of
-    them had begun when the gap was first seen, so once all that ran then have ended, what is still missing never comes.
+    them had their numbers when the gap was first seen, so once all below a number that was given out later have ended,
+    what is still missing never comes. The `xmax` of a snapshot is no such number: a transaction that runs may have a
+    larger one. So where `needs_bound` says so, the moment that comes in has a number from after it as its `xmax`.
     """
 
     def __init__(self, last_id: int, moment: Snapshot) -> None:
@@ -34,6 +36,12 @@ class Gaps:
         """Find out whether what ran at the start has ended, so that nothing before the first position can appear."""
         if not self._begun and self._barrier is not None and moment.xmin >= self._barrier[1]:
             self._begun, self._barrier = True, None
+
+    def needs_bound(self, visible: Sequence[EventRow], moment: Snapshot) -> bool:
+        """Answer whether `settle` may find a gap that it has not seen before."""
+        if self._barrier and moment.xmin < self._barrier[1]:
+            return False
+        return bool(visible) and visible[-1].id != self._position + len(visible)
 
     def settle(self, visible: Sequence[EventRow], moment: Snapshot) -> Sequence[EventRow]:
         """Take what is visible after the position, read at one moment; return the part that may be told."""

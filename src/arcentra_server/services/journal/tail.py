@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from uuid import UUID
 
 from arcentra_server.db import events
 from arcentra_server.db.engine import Database
-from arcentra_server.db.events import EventRow
+from arcentra_server.db.events import EventRow, Snapshot
 from arcentra_server.domain.errors import Unavailable
 from arcentra_server.services.journal.gaps import Gaps
 from arcentra_server.services.journal.subscription import Interest, Page, Subscription
@@ -67,10 +68,10 @@ class Journal:
             self._gaps = None
             self._ready.clear()
             return
+        if self._gaps is None:
+            self._gaps = await self._start()
         async with self.database.transaction(snapshot=True) as tx:
             moment = await events.snapshot(tx)
-            if self._gaps is None:
-                self._gaps = Gaps(await events.last_id(tx), moment)
             position = self._gaps.position
             visible = await events.read_after(tx, position, self._page) if position is not None else []
         if position is None:
@@ -78,8 +79,20 @@ class Journal:
             if self._gaps.position is not None:
                 self._ready.set()
             return
+        if self._gaps.needs_bound(visible, moment):
+            moment = await self._bounded(moment)
         self._tell(self._gaps.settle(visible, moment))
         self._behind = len(visible) == self._page and not self._gaps.is_open
+
+    async def _start(self) -> Gaps:
+        async with self.database.transaction(snapshot=True) as tx:
+            moment, last = await events.snapshot(tx), await events.last_id(tx)
+        return Gaps(last, await self._bounded(moment))
+
+    async def _bounded(self, moment: Snapshot) -> Snapshot:
+        """Return a moment with a bound above every transaction that had a number by then."""
+        async with self.database.transaction() as tx:
+            return replace(moment, xmax=await events.new_transaction_number(tx))
 
     def close(self) -> None:
         """End all streams: the server stops."""
