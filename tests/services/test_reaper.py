@@ -213,10 +213,9 @@ async def test_nobody_is_late_after_the_database_was_away(world: World) -> None:
     run = await world.start(".")
     await world.server.schedule()
     await world.begin(agent)
-    await _lapse(world, agent)
+    await world.sql(_SILENT, agent)
     world.server.reaper._was_away = True
     await world.server.reaper.run_once()
     assert await run.states() == "R"
     await _lapse(world, agent)
-    await world.server.reaper.run_once()
     assert await run.states() == "F"

@@ -33,7 +33,7 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize(("compression", "data"), GOOD)
+@pytest.mark.parametrize(("compression", "data"), GOOD, ids=["none", "gzip", "zstd", "zstd of unstated size"])
 def test_a_good_batch_is_taken_and_unpacks(compression: Compression, data: bytes) -> None:
     check_packed(compression, data, len(RAW))
     assert unpack(compression, data, len(RAW)) == RAW
