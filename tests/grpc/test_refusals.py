@@ -259,3 +259,4 @@ async def test_one_credential_cannot_take_all_streams(server: Server, admin: Cli
     finally:
         for call in calls:
             call.cancel()
+        assert {await call.code() for call in calls} == {grpc.StatusCode.CANCELLED}
