@@ -41,7 +41,9 @@ class _AckStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_AckStatus.Va
     ACK_STATUS_UNSPECIFIED: _AckStatus.ValueType  # 0
     """Not set; refused."""
     ACK_STATUS_OK: _AckStatus.ValueType  # 1
-    """The agent has the command and carries it out; it is not sent again."""
+    """The agent has the command and carries it out. Not needed: its RUNNING report says so too, and until that comes a
+    new channel is sent the command again.
+    """
     ACK_STATUS_FAILED: _AckStatus.ValueType  # 2
     """The agent cannot carry it out: the lease ends and its step run returns to the queue."""
 
@@ -51,7 +53,9 @@ class AckStatus(_AckStatus, metaclass=_AckStatusEnumTypeWrapper):
 ACK_STATUS_UNSPECIFIED: AckStatus.ValueType  # 0
 """Not set; refused."""
 ACK_STATUS_OK: AckStatus.ValueType  # 1
-"""The agent has the command and carries it out; it is not sent again."""
+"""The agent has the command and carries it out. Not needed: its RUNNING report says so too, and until that comes a
+new channel is sent the command again.
+"""
 ACK_STATUS_FAILED: AckStatus.ValueType  # 2
 """The agent cannot carry it out: the lease ends and its step run returns to the queue."""
 
@@ -268,7 +272,10 @@ class ConnectHeartbeat(message.Message):
     """Slots of the agent from now on; 0 leaves them as they are."""
     @builtins.property
     def running_step_run_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Step runs whose process this agent has. The server answers with a cancel for each that the agent does not hold."""
+        """Step runs that this agent has: those whose process it runs, and those whose end it has not reported successfully.
+        In the first message of a channel the list is complete: the server answers with a cancel for each that the agent
+        does not hold, and a started one that neither this list nor a report of the same message names is lost.
+        """
 
     @builtins.property
     def workspace_job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -418,7 +425,7 @@ class TaskStatus(message.Message):
     """Attempt that is reported, from the dispatch; another than the one in force is refused. 0: not stated."""
     failure_reason: builtins.str
     """Why a FAILED step run failed: `script`, `timeout`, `cancelled`, `plugin_missing`, `image_pull`, `disk_full`, `oom`,
-    `internal`. Empty: `script`.
+    `validation`, `internal`. Empty: `script`.
     """
     log_size: builtins.int
     """Bytes of log the step run produced, before compression; with a final status only. The log is complete when as many
@@ -1082,7 +1089,7 @@ class ReportStepRunStatusRequest(message.Message):
     """Attempt that is reported, from the dispatch; another than the one in force is refused. 0: not stated."""
     failure_reason: builtins.str
     """Why a FAILED step run failed: `script`, `timeout`, `cancelled`, `plugin_missing`, `image_pull`, `disk_full`, `oom`,
-    `internal`. Empty: `script`.
+    `validation`, `internal`. Empty: `script`.
     """
     log_size: builtins.int
     """Bytes of log the step run produced, before compression; with a final status only. The log is complete when as many

@@ -580,7 +580,7 @@ class StepRunDetail(message.Message):
 
     @builtins.property
     def env(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Environment variables as defined for the step."""
+        """Environment variables that the step gets: those of the run and the job, with its own over them."""
 
     @builtins.property
     def artifacts(self) -> containers.RepeatedCompositeFieldContainer[ArtifactConfig]:
@@ -787,7 +787,7 @@ class UpdateStepRunRequest(message.Message):
     """Time limit, e.g. `30m`. Empty: unchanged."""
     @builtins.property
     def env(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Environment variables in place of the step's own. Empty: unchanged."""
+        """Environment variables, set over those the step has. Empty: unchanged."""
 
     def __init__(
         self,

@@ -141,9 +141,11 @@ class StepRunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryStepRun(self, request, context):
-        """RetryStepRun runs an ended step run again as a new one, with a new id and the next attempt number; the old one
-        stays as it is, its job and run open again. Not idempotent: each call that answers OK makes a new attempt.
-        FAILED_PRECONDITION: it has not ended, or is not the latest attempt.
+        """RetryStepRun runs the job of an ended step run again, in a new workspace: every step of it gets a new step run with
+        a new id and the next attempt number, and jobs that were skipped because of it get their turn again. Old attempts
+        stay as they are; the job and the run open again. Answers the new id of the step that was named. Not idempotent:
+        each call that answers OK makes new attempts. FAILED_PRECONDITION: the job has not ended, the step run is not the
+        latest attempt, a job of an earlier stage failed, the run is at another stage, or the pipeline is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

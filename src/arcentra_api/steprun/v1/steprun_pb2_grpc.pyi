@@ -46,9 +46,11 @@ class StepRunServiceStub:
     FAILED_PRECONDITION, reason INVALID_TRANSITION: it has ended otherwise.
     """
     RetryStepRun: _aio.UnaryUnaryMultiCallable[_steprun_pb2.RetryStepRunRequest, _steprun_pb2.RetryStepRunResponse]
-    """RetryStepRun runs an ended step run again as a new one, with a new id and the next attempt number; the old one
-    stays as it is, its job and run open again. Not idempotent: each call that answers OK makes a new attempt.
-    FAILED_PRECONDITION: it has not ended, or is not the latest attempt.
+    """RetryStepRun runs the job of an ended step run again, in a new workspace: every step of it gets a new step run with
+    a new id and the next attempt number, and jobs that were skipped because of it get their turn again. Old attempts
+    stay as they are; the job and the run open again. Answers the new id of the step that was named. Not idempotent:
+    each call that answers OK makes new attempts. FAILED_PRECONDITION: the job has not ended, the step run is not the
+    latest attempt, a job of an earlier stage failed, the run is at another stage, or the pipeline is deleted.
     """
     ListStepRunArtifacts: _aio.UnaryUnaryMultiCallable[_steprun_pb2.ListStepRunArtifactsRequest, _steprun_pb2.ListStepRunArtifactsResponse]
     """ListStepRunArtifacts answers the artifacts of a step run, by name, with addresses to download them from."""
@@ -127,9 +129,11 @@ class StepRunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _steprun_pb2.RetryStepRunRequest,
         context: _aio.ServicerContext[_steprun_pb2.RetryStepRunRequest, _abc.Awaitable[_steprun_pb2.RetryStepRunResponse]],
     ) -> _abc.Awaitable[_steprun_pb2.RetryStepRunResponse]:
-        """RetryStepRun runs an ended step run again as a new one, with a new id and the next attempt number; the old one
-        stays as it is, its job and run open again. Not idempotent: each call that answers OK makes a new attempt.
-        FAILED_PRECONDITION: it has not ended, or is not the latest attempt.
+        """RetryStepRun runs the job of an ended step run again, in a new workspace: every step of it gets a new step run with
+        a new id and the next attempt number, and jobs that were skipped because of it get their turn again. Old attempts
+        stay as they are; the job and the run open again. Answers the new id of the step that was named. Not idempotent:
+        each call that answers OK makes new attempts. FAILED_PRECONDITION: the job has not ended, the step run is not the
+        latest attempt, a job of an earlier stage failed, the run is at another stage, or the pipeline is deleted.
         """
 
     @_abc_1.abstractmethod
