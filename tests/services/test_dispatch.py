@@ -310,3 +310,31 @@ async def test_workspace_of_a_step_that_is_about_to_start_stays(world: World) ->
     job = (await world.server.steps.get(leased[0].step_run_id)).job_id
     news = await world.server.dispatch.catch_up(agent, [leased[0].step_run_id], [job], names_steps=True)
     assert news.released == []
+
+
+async def test_next_step_of_an_agent_that_pulls_answers_it_at_once_and_alone(world: World) -> None:
+    """The step is leased with the report of the one before; the agent asked for one, and gets no other work besides."""
+    agent = await world.agent("x", 4, online=False)
+    await world.start("..")
+    [one] = await world.server.dispatch.fetch(agent, 1, 0)
+    assert await world.report(one, StepStatus.RUNNING) is None
+    await world.start(". . .")
+    async with asyncio.TaskGroup() as group:
+        await world.end(one)
+        call = group.create_task(world.server.dispatch.fetch(agent, 1, 60))
+    assert [step_name(dispatch) for dispatch in call.result()] == ["a2"]
+    assert await world.value("SELECT count(*) FROM leases WHERE ended_at IS NULL") == 1
+
+
+async def test_agent_that_waits_is_answered_with_the_next_step_of_its_job(world: World) -> None:
+    agent = await world.agent("x", 4, online=False)
+    await world.start("..")
+    [one] = await world.server.dispatch.fetch(agent, 1, 0)
+    assert await world.report(one, StepStatus.RUNNING) is None
+    async with asyncio.TaskGroup() as group:
+        call = await _ask(world, group, agent, 1)
+        await world.end(one)
+        await world.start(". . .")
+        await world.server.dispatch.run_once()
+    assert [step_name(dispatch) for dispatch in call.result()] == ["a2"]
+    assert await world.value("SELECT count(*) FROM leases WHERE ended_at IS NULL") == 1

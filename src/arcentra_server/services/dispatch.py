@@ -67,11 +67,12 @@ class DispatchService:
     async def _run_pass(self) -> int:
         self._bell.answer()
         demands = [demand for demand in self._demands if not demand.answer.done()]
-        targets = {*self._links.connected(), *(demand.agent_id for demand in demands)}
-        if not targets:
+        if not demands and not self._links.connected():
             return 0
         async with self._store.database.transaction() as tx:
             demands = await self._answer_with_leases(tx, demands)
+            # An agent that pulls and has its answer takes nothing more until it asks again.
+            targets = {*self._links.connected(), *(demand.agent_id for demand in demands)}
             agents = await claims.free_slots(tx, list(targets))
             if not agents:
                 return 0

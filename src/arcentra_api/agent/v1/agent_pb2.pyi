@@ -1578,7 +1578,7 @@ class TaskStatusRefusal(message.Message):
     status: steprun_pb2.StepRunStatus.ValueType
     """Status that was reported."""
     reason: builtins.str
-    """Stable reason: `LEASE_LOST`, `INVALID_TRANSITION`, `NOT_LEASED`, `INVALID_ARGUMENT`, `CANCEL_REQUESTED`."""
+    """Stable reason: `LEASE_LOST`, `INVALID_TRANSITION`, `NOT_LEASED`, `INVALID_ARGUMENT`."""
     message: builtins.str
     """Sentence for people."""
     def __init__(
