@@ -26,6 +26,11 @@ class Bar:
 BARS: dict[str, tuple[Bar, ...]] = {
     "lifecycle-20x20": (Bar("ratio", bar=0.2, aim=0.35),),
     "lifecycle-1slot": (Bar("ratio", bar=0.35, aim=0.5),),
+    "big-run": (
+        Bar("ratio", bar=1.2, aim=1.0, at_most=True),
+        Bar("validate_seconds", bar=1.0, aim=0.5, at_most=True),
+        Bar("trigger_seconds", bar=1.0, aim=0.5, at_most=True),
+    ),
     "latency": (
         Bar("ratio", bar=4.0, aim=2.0, at_most=True),
         Bar("dispatch_p99_ms", bar=None, aim=50.0, at_most=True),

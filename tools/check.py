@@ -70,6 +70,7 @@ CHECKS = (
     Check("proto-lint", ("buf", "lint"), "buf lint"),
     Check("lint", ("ruff", "check", "."), "ruff, with the banned APIs"),
     Check("format", ("ruff", "format", "--check", "."), "ruff format"),
+    Check("schema", (PYTHON, "-m", "tools.pipeline_schema"), "docs/pipeline.schema.json in step with the reader"),
     Check("sizes", (PYTHON, "-m", "tools.check_sizes"), "long modules, functions and records"),
     Check("leftovers", (PYTHON, "-m", "tools.check_leftovers"), "unfinished code, machine paths, registry addresses"),
 )

@@ -13,8 +13,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from arcentra_server.domain.states import RunStatus, StepStatus
-from arcentra_server.domain.transitions import JOB_TRANSITIONS, RUN_TRANSITIONS, STEP_TRANSITIONS
+from arcentra_server.domain.states import ApprovalState, GateState, RunStatus, StepStatus
+from arcentra_server.domain.transitions import (
+    APPROVAL_TRANSITIONS,
+    GATE_TRANSITIONS,
+    JOB_TRANSITIONS,
+    RUN_TRANSITIONS,
+    STEP_TRANSITIONS,
+)
 from tools.tree import ROOT
 
 PATH = ROOT / "docs" / "state_machine.md"
@@ -42,6 +48,10 @@ class Machine:
             if source in self.table:
                 yield source, [state for state in self.states if state in self.table[source]]
 
+    def ends(self, state: Any) -> bool:
+        """Answer whether a state is an end, though a retry may open it again."""
+        return bool(state.terminal) if hasattr(state, "terminal") else not self.table[state]
+
 
 MACHINES = (
     Machine(
@@ -53,18 +63,36 @@ MACHINES = (
     ),
     Machine(
         "Job run",
-        "A function of the last attempts of its steps. It opens again when one of them is retried, or when it was\n"
-        "skipped because of the job that is retried.",
+        "A function of the last attempts of its steps, of its condition, its time limit and its gate. It goes back to\n"
+        "`PENDING` for another attempt, by its retry rule or because somebody asks for it: for this job, or for one\n"
+        "because of which it was skipped.",
         RunStatus.PENDING,
         JOB_TRANSITIONS,
         RunStatus,
     ),
     Machine(
         "Pipeline run",
-        "A function of its job runs, and whether it is paused. It opens again when a step of it is retried.",
+        "A function of its job runs, and of whether it is paused, was stopped, took too long, or was refused at a gate.\n"
+        "It opens again when a job of it is retried.",
         RunStatus.PENDING,
         RUN_TRANSITIONS,
         RunStatus,
+    ),
+    Machine(
+        "Gate",
+        "Before a stage, or after a job. It is `REQUIRED` until it is reached, and `WAITING` until somebody decides. It is\n"
+        "asked again after a retry, unless only what stands behind it is retried.",
+        GateState.REQUIRED,
+        GATE_TRANSITIONS,
+        GateState,
+    ),
+    Machine(
+        "Approval",
+        "The decision at a gate that was reached. It is made once. `EXPIRED`, as nobody decided in time, counts as\n"
+        "`REJECTED`; `CANCELLED`, as nothing is left behind the gate, counts as nothing.",
+        ApprovalState.PENDING,
+        APPROVAL_TRANSITIONS,
+        ApprovalState,
     ),
 )
 
@@ -79,11 +107,11 @@ def _section(machine: Machine) -> Iterator[str]:
     yield from (f"## {machine.title}", "", machine.about, "", "| From | To | Final |", "|---|---|---|")
     for source, following in rows:
         listed = ", ".join(f"`{state}`" for state in following) or "-"
-        yield f"| `{source}` | {listed} | {'yes' if source.terminal else 'no'} |"
+        yield f"| `{source}` | {listed} | {'yes' if machine.ends(source) else 'no'} |"
     yield from ("", "```mermaid", "stateDiagram-v2", f"    [*] --> {machine.first}")
     for source, following in rows:
         yield from (f"    {source} --> {state}" for state in following)
-        if source.terminal:
+        if machine.ends(source):
             yield f"    {source} --> [*]"
     yield from ("```", "")
 

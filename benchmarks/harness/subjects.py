@@ -6,7 +6,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,8 @@ class Subject:
     registration_token: str
     succeeded: str
     work_dir: Path
+    # The server itself, measured with another load as the limit of this scenario.
+    is_limit: bool = False
 
 
 class Side(Protocol):
@@ -95,6 +97,13 @@ async def real_server(work_dir: Path) -> AsyncIterator[Subject]:
             succeeded="status = 'SUCCESS'",
             work_dir=work_dir,
         )
+
+
+@contextlib.asynccontextmanager
+async def itself(work_dir: Path) -> AsyncIterator[Subject]:
+    """The real server as the limit: the scenario gives it the load that the other is compared with."""
+    async with real_server(work_dir) as subject:
+        yield replace(subject, is_limit=True)
 
 
 def limit_program(module: str) -> Side:

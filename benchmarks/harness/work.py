@@ -13,16 +13,41 @@ TRIGGERS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A pipeline of independent jobs, each of `steps` shell steps."""
+    """A pipeline of jobs, each of `steps` shell steps.
+
+    In `layers` of one size, each job depending on `edges` jobs in all of the layer before, spread evenly.
+    """
 
     jobs: int
     steps: int
+    layers: int = 1
+    edges: int = 0
+
+    def needs(self, job_number: int) -> list[str]:
+        """The jobs that a job depends on."""
+        width = self.jobs // self.layers
+        layer, place = divmod(job_number, width)
+        if layer == 0 or not self.edges:
+            return []
+        dependants = self.jobs - width
+        number = job_number - width
+        count = self.edges * (number + 1) // dependants - self.edges * number // dependants
+        return [f"job-{(layer - 1) * width + (place + step) % width}" for step in range(count)]
+
+    def document(self) -> str:
+        """The pipeline as people write it."""
+        lines = [f"name: bench-{self.jobs}x{self.steps}", "namespace: benchmark", "jobs:"]
+        for number in range(self.jobs):
+            lines += [f"  - name: job-{number}", f"    depends_on: [{', '.join(self.needs(number))}]", "    steps:"]
+            for step in range(self.steps):
+                lines += [f"      - name: step-{step}", "        uses: shell", '        args: {script: "exit 0"}']
+        return "\n".join(lines) + "\n"
 
     def request(self) -> pipeline_pb2.CreatePipelineRequest:
         """The call that creates it."""
         request = pipeline_pb2.CreatePipelineRequest(namespace="benchmark", name=f"bench-{self.jobs}x{self.steps}")
         for job_number in range(self.jobs):
-            job = request.jobs.add(name=f"job-{job_number}")
+            job = request.jobs.add(name=f"job-{job_number}", depends_on=self.needs(job_number))
             for step_number in range(self.steps):
                 step = job.steps.add(name=f"step-{step_number}", uses="shell", run_on_agent=True)
                 step.args.update({"script": "exit 0"})

@@ -18,6 +18,8 @@ _DEFAULTS = {
     "LANG": "C.UTF-8",
 }
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# The kernel's limit for one variable (MAX_ARG_STRLEN), with its name and the bytes around it.
+_LONGEST = 128 * 1024 - 2
 # The agent's own options travel in the environment too; a step must never see them.
 _OWN_PREFIX = "ARCENTRA_"
 
@@ -37,11 +39,11 @@ def base_environment(agent_environ: Mapping[str, str], pass_env: Iterable[str] =
     return _DEFAULTS | passed
 
 
-def step_environment(base: Mapping[str, str], run: agent_pb2.StepRun, workspace: Path) -> dict[str, str]:
-    """Return the whole environment of a step run; what comes later wins.
+def step_environment(base: Mapping[str, str], run: agent_pb2.StepRun, workspace: Path, output: Path) -> dict[str, str]:
+    """Return the whole environment of a step run; what comes later wins. `output` is the file for its outputs.
 
     Raises:
-        BadEnvironmentError: names the variable that has a bad name or a NUL in its value.
+        BadEnvironmentError: names the variable that has a bad name, or a value that is too long or has a NUL in it.
     """
     given = {**run.env, **run.secrets}
     for name, value in given.items():
@@ -49,10 +51,12 @@ def step_environment(base: Mapping[str, str], run: agent_pb2.StepRun, workspace:
             raise BadEnvironmentError(f"env: expected a name of letters, digits and _, got {name[:64]!r}")
         if "\0" in value:
             raise BadEnvironmentError(f"env: the value of {name} contains a NUL character")
-    return {**base, **given, **_facts(run, workspace)}
+        if len(name) + len(value.encode()) > _LONGEST:
+            raise BadEnvironmentError(f"env: the value of {name} is longer than 128 KiB; put it into a file")
+    return {**base, **given, **_facts(run, workspace, output)}
 
 
-def _facts(run: agent_pb2.StepRun, workspace: Path) -> dict[str, str]:
+def _facts(run: agent_pb2.StepRun, workspace: Path, output: Path) -> dict[str, str]:
     return {
         "CI": "true",
         "ARCENTRA": "true",
@@ -62,5 +66,6 @@ def _facts(run: agent_pb2.StepRun, workspace: Path) -> dict[str, str]:
         "ARCENTRA_JOB_NAME": run.job_name,
         "ARCENTRA_STEP_NAME": run.step_name,
         "ARCENTRA_WORKSPACE": str(workspace),
+        "ARCENTRA_OUTPUT": str(output),
         "ARCENTRA_ATTEMPT": str(run.attempt or 1),
     }

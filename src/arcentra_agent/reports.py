@@ -7,6 +7,8 @@ from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 
 Item = agent_pb2.TaskStatus | agent_pb2.TaskAck
+# Reports carry outputs; a message has to stay below what a server receives (4 MiB), heartbeat included.
+MESSAGE_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -42,9 +44,12 @@ class Outbox:
         self._pending.append(item)
 
     def take(self, sequence: int, limit: int) -> Outgoing:
-        """Move up to `limit` items, oldest first, into the message numbered `sequence`."""
-        outgoing = Outgoing()
+        """Move up to `limit` items, oldest first, into the message numbered `sequence`; one at least, if there is any."""
+        outgoing, room = Outgoing(), MESSAGE_BYTES
         for _ in range(min(limit, len(self._pending))):
+            room -= self._pending[0].ByteSize()
+            if room < 0 and outgoing:
+                break
             item = self._pending.popleft()
             self._outstanding.append((sequence, item))
             if isinstance(item, agent_pb2.TaskAck):

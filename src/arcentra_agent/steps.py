@@ -11,8 +11,9 @@ from typing import Final
 
 import structlog
 
-from arcentra_agent.execution import Execution, Outcome, Site
+from arcentra_agent.execution import Execution, Site
 from arcentra_agent.mailbox import Mailbox
+from arcentra_agent.outcomes import Outcome
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 
@@ -53,6 +54,7 @@ class Step:
         report.error_message = outcome.message.encode("utf-8", "replace").decode()[:_LONGEST_MESSAGE]
         report.failure_reason = outcome.reason
         report.metrics.update(outcome.metrics)
+        report.outputs.update(outcome.outputs)
         report.log_size = self.execution.log.spool.size if self.execution.log is not None else 0
         return report
 

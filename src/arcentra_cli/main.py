@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from arcentra_cli import exit_codes
-from arcentra_cli.commands import agents, auth, logs, pipelines, runs, steps
+from arcentra_cli.commands import (
+    agents,
+    approvals,
+    auth,
+    concurrency,
+    deployments,
+    hooks,
+    logs,
+    notifications,
+    pipelines,
+    runs,
+    secrets,
+    steps,
+    triggers,
+)
 from arcentra_cli.config import Settings
 from arcentra_cli.errors import CliError
 from arcentra_cli.options import with_global_options
@@ -26,6 +40,13 @@ app.add_typer(runs.app, name="run")
 logs.register(app)
 app.add_typer(steps.app, name="step")
 app.add_typer(agents.app, name="agent")
+app.add_typer(secrets.app, name="secret")
+app.add_typer(triggers.app, name="trigger")
+app.add_typer(hooks.app, name="hook")
+app.add_typer(notifications.app, name="notification")
+app.add_typer(approvals.app, name="approval")
+app.add_typer(concurrency.app, name="concurrency")
+app.add_typer(deployments.app, name="deployment")
 
 
 def _print_version(wanted: bool) -> None:

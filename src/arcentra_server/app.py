@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +19,23 @@ from arcentra_server.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from arcentra_server.db.engine import Database
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.new_runs import SelectorIds
+from arcentra_server.db.run_starter import RunStarter
+from arcentra_server.db.vault import Vault
+from arcentra_server.domain.secret_box import KeyRing
 from arcentra_server.installation import (
     ADMIN_TOKEN_FILE,
     InstallationError,
     Keys,
     database_url,
+    load_key_ring,
     load_keys,
     write_private,
 )
 from arcentra_server.loops.runner import Loop
 from arcentra_server.metrics import Metrics
+from arcentra_server.notify_process import NotifyProcesses, NotifySettings
 from arcentra_server.rpc.channels import AgentChannels
-from arcentra_server.rpc.convert import dispatch as wire
+from arcentra_server.rpc.convert.dispatch import WireForm
 from arcentra_server.rpc.parts import AgentParts
 from arcentra_server.rpc.server import RpcServer
 from arcentra_server.rpc.servicers.admin import AdminServicer
@@ -38,16 +46,25 @@ from arcentra_server.rpc.servicers.step_run import StepRunServicer
 from arcentra_server.rpc.servicers.stream import StreamServicer
 from arcentra_server.services.agent_events import AgentEventService
 from arcentra_server.services.agents import AgentService
+from arcentra_server.services.approvals import ApprovalService
 from arcentra_server.services.auth import AuthService
+from arcentra_server.services.concurrency import ConcurrencyService
+from arcentra_server.services.cron import CronService
 from arcentra_server.services.dispatch import DispatchService
+from arcentra_server.services.hooks import HookService
 from arcentra_server.services.journal import Journal
 from arcentra_server.services.logs import LogService
+from arcentra_server.services.notifier import Notifier
 from arcentra_server.services.pipelines import PipelineService
 from arcentra_server.services.reaper import Reaper
 from arcentra_server.services.reports import ReportService
 from arcentra_server.services.runs import RunService
+from arcentra_server.services.secrets import SecretService
 from arcentra_server.services.step_runs import StepRunService
+from arcentra_server.services.triggers import TriggerService
+from arcentra_server.services.webhooks import WebhookService
 from arcentra_server.web.http import HttpServer, make_app
+from arcentra_server.web.webhooks import routes as webhook_routes
 
 _log = structlog.get_logger()
 
@@ -74,19 +91,23 @@ async def run(config: Config, stop: asyncio.Event, ready: Callable[[Ready], Coro
         EmbeddedPostgresError: the embedded database cannot be started.
         InstallationError: it ended, and could not be brought back.
         InstallationError: an address to listen on is taken.
+        InstallationError: the file with the keys of secrets cannot be used.
     """
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key_ring = load_key_ring(config)
     async with (
         database_url(config) as (dsn, embedded),
         Database(dsn, pool_size=config.database.pool_size) as database,
     ):
-        await _Server(config, database, embedded, await load_keys(database)).run(stop, ready)
+        await _Server(config, database, embedded, await load_keys(database), key_ring).run(stop, ready)
 
 
 class _Server:
     """Everything between the database and the two listeners."""
 
-    def __init__(self, config: Config, database: Database, embedded: EmbeddedPostgres | None, keys: Keys) -> None:
+    def __init__(
+        self, config: Config, database: Database, embedded: EmbeddedPostgres | None, keys: Keys, key_ring: KeyRing
+    ) -> None:
         self._config = config
         self._database = database
         self._embedded = embedded
@@ -94,43 +115,72 @@ class _Server:
         self._channels = AgentChannels()
         self._journal = Journal(database)
         self._bell = WorkBell()
+        self._key_bell = WorkBell()
         self._auth = AuthService(database, keys.tokens)
+        self._vault = Vault(key_ring)
+        self._secrets = SecretService(database, key_ring, os.urandom)
         store = ExecutionStore(
             database,
             self._channels,
             keys.leases,
+            WireForm(),
+            self._vault,
             on_change=(self._bell.ring, self._journal.wake),
             on_new_work=(self._bell.ring_for_new_work,),
+            on_keys=(self._key_bell.ring,),
         )
         self._agents = AgentService(store, keys.tokens, lease_seconds=config.agents.lease_seconds)
         self._dispatch = DispatchService(store, self._channels, self._bell)
         self._reports = ReportService(store)
-        self._logs = LogService(database, limit=config.logs.largest_step_mib * 1024 * 1024)
+        self._logs = LogService(database, self._vault, limit=config.logs.largest_step_mib * 1024 * 1024)
         self._events = AgentEventService(database)
         self._reaper = Reaper(store, self._channels, lease_seconds=config.agents.lease_seconds)
+        self._approvals = ApprovalService(store)
+        self._concurrency = ConcurrencyService(store, self._key_bell)
+        self._selectors = SelectorIds()
+        job_timeout_ms = int(config.pipelines.job_timeout_hours * 3_600_000)
+        self._starter = RunStarter(store, self._selectors, job_timeout_ms=job_timeout_ms)
+        told = config.notifications
+        self._notify_processes = NotifyProcesses(NotifySettings(told.allow, allow_http=told.allow_http))
+        self._notifier = Notifier(
+            database, self._vault, self._notify_processes, random.random, lanes=told.workers, run_url=told.run_url
+        )
+        self._cron = CronService(database, self._starter.start, late_seconds=config.triggers.late_seconds)
+        self._hooks = HookService(database, key_ring)
+        self._webhooks = WebhookService(database, key_ring, self._starter.start)
+        self._triggers = TriggerService(
+            database, ledger_days=config.triggers.ledger_days, ledger_rows=config.triggers.ledger_entries
+        )
         self._rpc = self._make_rpc(store)
         self._http = self._make_http()
 
     def _make_rpc(self, store: ExecutionStore) -> RpcServer:
         parts = AgentParts(self._agents, self._dispatch, self._reports, self._channels, self._bell)
-        selectors = SelectorIds()
-        runs = RunService(store, wire.encode, selectors)
-        step_runs = StepRunService(store, wire.encode, wire.edit, selectors)
+        runs = RunService(store, self._starter)
+        step_runs = StepRunService(store, self._selectors)
         heartbeat_ms = int(self._config.agents.heartbeat_seconds * 1_000)
         return RpcServer(
             self._auth,
             self._metrics.observe_call,
-            admin=AdminServicer(self._agents),
+            admin=AdminServicer(self._agents, self._secrets, self._hooks),
             agent=AgentServicer(parts, self._auth, runs, step_runs, heartbeat_ms),
             gateway=GatewayServicer(self._logs, self._events),
-            pipeline=PipelineServicer(PipelineService(self._database), runs),
+            pipeline=PipelineServicer(
+                PipelineService(self._database),
+                runs,
+                self._approvals,
+                self._concurrency,
+                self._notifier,
+                self._triggers,
+            ),
             step_run=StepRunServicer(step_runs),
             stream=StreamServicer(parts, self._journal, self._logs),
         )
 
     def _make_http(self) -> HttpServer:
         host, _, port = self._config.http.listen.rpartition(":")
-        return HttpServer(make_app(self._unready, self._metrics.registry), host.strip("[]"), int(port))
+        app = make_app(self._unready, self._metrics.registry, webhook_routes(self._webhooks))
+        return HttpServer(app, host.strip("[]"), int(port))
 
     def _loops(self) -> list[Loop]:
         """The table of all background loops."""
@@ -138,6 +188,13 @@ class _Server:
             Loop("scheduler", self._schedule, interval=1.0, wait=self._bell.wait),
             Loop("journal", self._journal.run_once, interval=1.0, wait=self._journal.wait),
             Loop("reaper", self._reaper.run_once, interval=1.0),
+            Loop("approvals", self._approvals.expire, interval=1.0),
+            Loop("concurrency", self._concurrency.run_once, interval=1.0, wait=self._key_bell.wait),
+            Loop("notifier", self._notifier.run_once, interval=1.0),
+            Loop("notifications", self._notifier.forget, interval=3_600.0),
+            Loop("cron", self._cron.run_once, interval=1.0),
+            Loop("deliveries", self._webhooks.resume, interval=15.0),
+            Loop("trigger-ledger", self._triggers.prune, interval=600.0),
         ]
 
     async def _schedule(self) -> None:
@@ -146,9 +203,10 @@ class _Server:
 
     async def run(self, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
         first_start = await self._bootstrap()
+        await self._secrets.check_keys()
         await self._agents.rearm()
         batchers = (self._agents, self._reports, self._logs, self._events)
-        async with asyncio.TaskGroup() as group:
+        async with aclosing(self._notify_processes), asyncio.TaskGroup() as group:
             for batcher in batchers:
                 group.create_task(batcher.run())
             background = [group.create_task(loop.run(), name=loop.name) for loop in self._loops()]

@@ -12,8 +12,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from arcentra_server.notify.egress import Allowed
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +79,7 @@ class GrpcConfig(BaseModel):
 
 
 class HttpConfig(BaseModel):
-    """The HTTP server: health, readiness, metrics."""
+    """The HTTP server: health, readiness, metrics, webhooks."""
 
     model_config = _STRICT
     listen: Address = "127.0.0.1:8080"
@@ -96,11 +107,63 @@ class AgentsConfig(BaseModel):
         return self
 
 
+class PipelinesConfig(BaseModel):
+    """The runs of pipelines."""
+
+    model_config = _STRICT
+    job_timeout_hours: float = Field(default=6.0, gt=0, le=24 * 30)
+
+
 class LogsConfig(BaseModel):
     """The logs of step runs."""
 
     model_config = _STRICT
     largest_step_mib: int = Field(default=512, ge=1, le=102_400)
+
+
+class SecretsConfig(BaseModel):
+    """The secrets of steps. No `key_file`: `secrets.key` in the data directory, made at the first start."""
+
+    model_config = _STRICT
+    key_file: Path | None = None
+
+
+class NotificationsConfig(BaseModel):
+    """Notifications: what they may reach beyond the public internet, and how many are sent at a time.
+
+    `run_url` is the address of a page about a run, with `{run_id}` in it; messages then link to it.
+    """
+
+    model_config = _STRICT
+    allow: tuple[str, ...] = ()
+    allow_http: bool = False
+    workers: int = Field(default=2, ge=1, le=16)
+    run_url: str = ""
+
+    @field_validator("allow")
+    @classmethod
+    def _destinations(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        Allowed.of(allow)
+        return allow
+
+    @field_validator("run_url")
+    @classmethod
+    def _link(cls, run_url: str) -> str:
+        if run_url and not (run_url.startswith(("https://", "http://")) and "{run_id}" in run_url):
+            raise ValueError("write an address with {run_id} in it, for example https://ci.example.com/runs/{run_id}")
+        return run_url
+
+
+class TriggersConfig(BaseModel):
+    """Schedules and webhooks, and how long the ledger of them is kept.
+
+    A tick that no server looked at for `late_seconds` was missed.
+    """
+
+    model_config = _STRICT
+    late_seconds: float = Field(default=60.0, ge=20, le=86_400)
+    ledger_days: float = Field(default=30.0, gt=0, le=3_650)
+    ledger_entries: int = Field(default=100_000, ge=1_000, le=10_000_000)
 
 
 class Config(BaseSettings):
@@ -120,7 +183,11 @@ class Config(BaseSettings):
     http: HttpConfig = HttpConfig()
     database: DatabaseConfig = DatabaseConfig()
     agents: AgentsConfig = AgentsConfig()
+    pipelines: PipelinesConfig = PipelinesConfig()
     logs: LogsConfig = LogsConfig()
+    secrets: SecretsConfig = SecretsConfig()
+    notifications: NotificationsConfig = NotificationsConfig()
+    triggers: TriggersConfig = TriggersConfig()
 
     @classmethod
     def settings_customise_sources(

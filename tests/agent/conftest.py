@@ -1,9 +1,11 @@
 """Fixtures of the agent's tests."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from tests.agent.stage import Stage
 from tests.support.fake_control_plane import FakeControlPlane
 
 
@@ -14,3 +16,9 @@ async def plane() -> AsyncIterator[FakeControlPlane]:
     await plane.start()
     yield plane
     await plane.stop()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """A workspace and a log to run plugins in, without an agent."""
+    return Stage(tmp_path)

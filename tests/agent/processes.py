@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 
-from tests.support.fake_control_plane import REGISTRATION_TOKEN, FakeControlPlane
+from arcentra_api.agent.v1 import agent_pb2
+from tests.support.fake_control_plane import REGISTRATION_TOKEN, FakeControlPlane, FakeStep
 
 _numbers = count(1)
 
@@ -111,3 +112,14 @@ def is_alive(pid: int) -> bool:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def script(*lines: str) -> dict[str, str]:
+    """Return the arguments of a step that runs these lines."""
+    return {"script": "\n".join(lines)}
+
+
+def end_of(step: FakeStep) -> agent_pb2.TaskStatus:
+    """Return how a step ended."""
+    assert step.end is not None
+    return step.end

@@ -7,6 +7,7 @@ import pytest
 from arcentra_agent.plugins import git, shell
 from arcentra_agent.plugins.arguments import ArgumentError
 from arcentra_agent.plugins.base import Args
+from arcentra_agent.plugins.git_access import Access
 
 WORKSPACE = Path("/w")
 
@@ -57,6 +58,26 @@ def test_shell_refuses(action: str, args: Args, words: str) -> None:
             git.Clone("r", "b", "c", 1, submodules=True, path=WORKSPACE / "src/x"),
         ),
         ("", {"ref": "v1"}, git.Checkout("v1", WORKSPACE)),
+        (
+            "",
+            {"repo": "https://h/r", "token": "t\n", "password": ""},
+            git.Clone("https://h/r", "", "", 0, submodules=False, path=WORKSPACE, access=Access("x-access-token", "t")),
+        ),
+        (
+            "",
+            {"ref": "v1", "username": "u", "password": "p"},
+            git.Checkout("v1", WORKSPACE, access=Access("u", "p")),
+        ),
+        (
+            "",
+            {"ref": "v1", "username": "u", "password": "p", "token": "t"},
+            git.Checkout("v1", WORKSPACE, access=Access("u", "t")),
+        ),
+        (
+            "",
+            {"repo": "ssh://git@h/r"},
+            git.Clone("ssh://git@h/r", "", "", 0, submodules=False, path=WORKSPACE),
+        ),
     ],
 )
 def test_git(action: str, args: Args, parsed: object) -> None:
@@ -80,6 +101,13 @@ def test_git(action: str, args: Args, parsed: object) -> None:
         ("clone", {"repo": "r", "submodules": "yes"}, r"args\.submodules: expected true or false, got a text"),
         ("clone", {"repo": "r", "path": "../up"}, r"args\.path: expected a path inside the workspace"),
         ("clone", {"repo": "r", "path": "/etc"}, r"args\.path: expected a path inside the workspace"),
+        ("clone", {"repo": "https://user@h/r"}, r"args\.repo: must hold no user name or password"),
+        ("clone", {"repo": "ssh://git:pw@h/r"}, r"args\.repo: must hold no user name or password"),
+        ("clone", {"repo": "https://[h/r"}, r"args\.repo: is not an address"),
+        ("clone", {"repo": "r", "password": "p"}, r"args\.username: a password needs a user name"),
+        ("clone", {"repo": "r", "username": "u"}, r"args\.password: a user name needs a password or a token"),
+        ("clone", {"repo": "r", "token": "t\nt"}, r"args\.token: must not hold a line break"),
+        ("clone", {"repo": "r", "token": ["t"]}, r"args\.token: expected a text, got a list"),
         ("checkout", {}, r"args\.ref: expected a text"),
     ],
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from arcentra_agent.logs.cursor import Chunk, LogCursor
 from arcentra_agent.logs.spool import Spool
+from arcentra_agent.secret_values import SecretValues
 
 
 def test_a_log_is_cut_without_hole_or_overlap() -> None:
@@ -97,6 +98,31 @@ async def test_a_spool_ends_although_a_writer_escaped(tmp_path: Path) -> None:
     await spool.close()
     os.close(escaped)
     assert (tmp_path / "log").read_bytes() == b"before"
+
+
+async def test_a_secret_never_reaches_the_disk(tmp_path: Path) -> None:
+    """Cut anywhere, by a process that writes byte by byte and ends in the middle of the last one."""
+    spool = Spool(tmp_path / "log", _unexpected, SecretValues(["hunter2-hunter2"]).masker())
+    for text in (b"it is hunter2-hunter2, ", b"really: hunter2-hunt"):
+        for at in range(len(text)):
+            os.write(spool.writer, text[at : at + 1])
+    await spool.close()
+    assert (tmp_path / "log").read_bytes() == b"it is ***, really: hunter2-hunt"
+    assert spool.size == len(b"it is ***, really: hunter2-hunt")
+
+
+async def test_what_may_be_a_secret_is_shown_when_nothing_follows(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "log", _unexpected, SecretValues(["hunter2-hunter2"]).masker())
+    os.write(spool.writer, b"hunter2? ")
+    os.write(spool.writer, b"hunter2")
+    reader = await asyncio.create_subprocess_exec("tail", "-c+1", "-f", spool.path, stdout=asyncio.subprocess.PIPE)
+    assert reader.stdout is not None
+    assert await reader.stdout.readexactly(16) == b"hunter2? hunter2"
+    os.write(spool.writer, b"-hunter2!")
+    assert await reader.stdout.readexactly(4) == b"***!"
+    reader.kill()
+    await reader.communicate()
+    await spool.close()
 
 
 async def test_a_disk_that_is_full_is_told_once_and_output_goes_on(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Durations, options and environments: tables of what is read how, and what is refused with which words."""
 
 import contextlib
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -93,20 +95,23 @@ def test_what_comes_later_wins_and_the_agents_facts_come_last() -> None:
         env={"A": "env", "B": "env", "CI": "no"},
         secrets={"B": "secret"},
     )
-    env = step_environment({"A": "base", "PATH": "/bin"}, run, Path("/w"))
+    env = step_environment({"A": "base", "PATH": "/bin"}, run, Path("/w"), Path("/s/output"))
     assert env["A"] == "env"
     assert env["B"] == "secret"
     assert env["CI"] == env["ARCENTRA"] == "true"
     assert env["ARCENTRA_STEP_RUN_ID"] == "s1"
     assert env["ARCENTRA_RUN_ID"] == "r1"
     assert env["ARCENTRA_WORKSPACE"] == "/w"
+    assert env["ARCENTRA_OUTPUT"] == "/s/output"
     assert env["ARCENTRA_ATTEMPT"] == "2"
 
 
-@pytest.mark.parametrize(("name", "value"), [("A=B", "x"), ("", "x"), ("1A", "x"), ("A", "nul\0")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("A=B", "x"), ("", "x"), ("1A", "x"), ("A", "nul\0"), ("A", "x" * 131_072)]
+)
 def test_what_no_process_can_have_in_its_environment(name: str, value: str) -> None:
     with pytest.raises(BadEnvironmentError, match="env:"):
-        step_environment({}, agent_pb2.StepRun(env={name: value}), Path("/w"))
+        step_environment({}, agent_pb2.StepRun(env={name: value}), Path("/w"), Path("/s/output"))
 
 
 def test_a_credential_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
@@ -136,3 +141,13 @@ def test_waiting_grows_to_a_limit_and_starts_again() -> None:
     assert waits[-1] == 15.0
     backoff.reset()
     assert backoff.next() == 0.1
+
+
+def test_the_longest_variable_a_process_can_have() -> None:
+    """The kernel takes 128 KiB with name, `=` and the zero at the end: one byte more was refused above."""
+    run = agent_pb2.StepRun(env={"A": "x" * (131_072 - 3)})
+    env = step_environment({"PATH": os.environ["PATH"]}, run, Path("/w"), Path("/s/output"))
+    assert subprocess.run(["true"], env=env, check=True).returncode == 0
+    longer = agent_pb2.StepRun(env={"A": "x" * (131_072 - 2)})
+    with pytest.raises(BadEnvironmentError, match="env: the value of A is longer than 128 KiB"):
+        step_environment({}, longer, Path("/w"), Path("/s/output"))

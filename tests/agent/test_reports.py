@@ -27,6 +27,30 @@ def names(reports: list[agent_pb2.TaskStatus]) -> list[str]:
     return [item.step_run_id for item in reports]
 
 
+def test_a_message_stays_small_enough_for_the_server() -> None:
+    outbox = Outbox()
+    for number in range(40):
+        big = report(str(number), SUCCESS)
+        big.outputs["notes"] = "x" * 60_000
+        outbox.put(big)
+    sent: list[str] = []
+    for sequence in range(1, 4):
+        message = agent_pb2.ConnectRequest(task_statuses=outbox.take(sequence, 256).statuses)
+        assert message.ByteSize() < 1 << 21
+        sent += names(list(message.task_statuses))
+    assert sent == [str(number) for number in range(40)]
+
+
+def test_a_report_that_is_too_large_alone_goes_alone() -> None:
+    outbox = Outbox()
+    huge = report("huge", SUCCESS)
+    huge.outputs["notes"] = "x" * 2_000_000
+    outbox.put(huge)
+    outbox.put(report("small"))
+    assert names(outbox.take(1, 256).statuses) == ["huge"]
+    assert names(outbox.take(2, 256).statuses) == ["small"]
+
+
 def test_one_message_takes_everything_pending_up_to_the_limit() -> None:
     outbox = outbox_of("a", "b", "c")
     outbox.put(agent_pb2.TaskAck(command_id="x"))

@@ -8,19 +8,10 @@ from typing import Any
 import pytest
 
 from arcentra_api.agent.v1 import agent_pb2
-from tests.agent.processes import AgentProcess, Gate, is_alive, running_agent
-from tests.support.fake_control_plane import AGENT_ID, FakeControlPlane, FakeStep
+from tests.agent.processes import AgentProcess, Gate, end_of, is_alive, running_agent, script
+from tests.support.fake_control_plane import AGENT_ID, FakeControlPlane
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
-
-
-def script(*lines: str) -> dict[str, str]:
-    return {"script": "\n".join(lines)}
-
-
-def end_of(step: FakeStep) -> agent_pb2.TaskStatus:
-    assert step.end is not None
-    return step.end
 
 
 async def test_a_step_runs_and_its_log_is_stored_before_its_end_is_reported(
@@ -200,10 +191,11 @@ async def test_a_step_outlives_the_server_and_its_log_is_whole(plane: FakeContro
 
 
 async def test_an_end_reported_to_nobody_is_reported_again(plane: FakeControlPlane, tmp_path: Path) -> None:
-    gate, told = Gate(tmp_path / "gate"), Gate(tmp_path / "told")
+    ready, gate, told = (Gate(tmp_path / name) for name in ("ready", "gate", "told"))
     async with running_agent(plane, tmp_path / "work"):
-        step = plane.dispatch("step-1", args=script(f"read line < {gate.path}", f"echo > {told.path}"))
-        await plane.until(lambda: step.is_running)
+        lines = (f"echo > {ready.path}", f"read line < {gate.path}", f"echo > {told.path}")
+        step = plane.dispatch("step-1", args=script(*lines))
+        await ready.passed()
         await plane.stop()
         await gate.open()
         await told.passed()

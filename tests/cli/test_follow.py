@@ -76,9 +76,10 @@ async def test_trigger_and_follow_tells_the_story_in_order(cli: Cli, fake: FakeP
         "==> build/compile SUCCESS in 1.5s",
         "==> build SUCCESS in 2.0s",
     ]
-    table = [line.split() for line in result.out.splitlines()[4:6]]
-    assert table[1][:3] == ["build", "compile", "SUCCESS"]
-    assert table[1][-1] == "agent-1"
+    _, of_job, of_step = [line.split() for line in result.out.splitlines()[4:7]]
+    assert of_job[:2] == ["build", "SUCCESS"]
+    assert of_step[:2] == ["compile", "SUCCESS"]
+    assert of_step[-1] == "agent-1"
 
 
 async def test_lines_of_steps_that_run_at_once_never_mix(cli: Cli, fake: FakePipelineServer) -> None:

@@ -17,8 +17,8 @@ from arcentra_cli.render.run import run_report, step_note
 NOW = 1_800_000_100.0
 
 
-def text_of(renderable: RenderableType) -> str:
-    console = Console(width=200, color_system=None)
+def text_of(renderable: RenderableType, width: int = 200) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()
@@ -81,13 +81,14 @@ def test_the_report_of_a_run() -> None:
     build.step_runs.add(
         step_name="test", attempt=2, status=pipeline_pb2.PIPELINE_STATUS_FAILED, exit_code=3, failure_reason="script"
     )
-    run.job_runs.add(job_name="ship", status=pipeline_pb2.PIPELINE_STATUS_SKIPPED)
+    run.job_runs.add(job_name="ship", status=pipeline_pb2.PIPELINE_STATUS_SKIPPED, depends_on=["build"])
     lines = [line.split() for line in text_of(run_report(run, {"a": "linux-1"}, NOW)).splitlines()]
     assert lines == [
         ["JOB", "STEP", "STATUS", "DURATION", "AGENT", "NOTE"],
-        ["build", "compile", "SUCCESS", "2.0s", "linux-1"],
+        ["build", "FAILED"],
+        ["compile", "SUCCESS", "2.0s", "linux-1"],
         ["test", "(attempt", "2)", "FAILED", "exit", "3"],
-        ["ship", "SKIPPED"],
+        ["ship", "SKIPPED", "after", "build"],
         [],
         ["run", "r1", "of", "default/demo:", "FAILED", "in", "8.0s,", "2/2", "jobs", "done,", "1", "failed"],
     ]
@@ -109,6 +110,21 @@ def test_the_report_of_a_run() -> None:
                 status=pipeline_pb2.PIPELINE_STATUS_FAILED, failure_reason="agent_lost", error_message="no contact"
             ),
             "agent_lost: no contact",
+        ),
+        (
+            pipeline_pb2.StepRunDetail(
+                status=pipeline_pb2.PIPELINE_STATUS_FAILED,
+                exit_code=2,
+                failure_reason="script",
+                error_message="a\n\x1b[2Jb",
+            ),
+            "exit 2: a b",
+        ),
+        (
+            pipeline_pb2.StepRunDetail(
+                status=pipeline_pb2.PIPELINE_STATUS_TIMEOUT, failure_reason="timeout", error_message="took over 5s"
+            ),
+            "took over 5s",
         ),
     ],
 )

@@ -73,13 +73,6 @@ def test_attempts_have_labels_of_their_own() -> None:
     assert OpenLog("s2", "build/compile#2") in story.on_step(step(RUNNING, "s2"))
 
 
-def test_waiting_is_told_until_the_job_runs() -> None:
-    story = Story()
-    assert story.on_step(step(QUEUED)) == [Say("build/compile", "QUEUED", "waits for an agent")]
-    story.on_job(job(pipeline_pb2.PIPELINE_STATUS_RUNNING))
-    assert story.on_step(step(QUEUED, "s2")) == []
-
-
 def test_what_was_not_settled_is_told_at_the_close() -> None:
     story = Story()
     story.on_step(step(RUNNING))

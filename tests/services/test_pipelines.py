@@ -156,7 +156,8 @@ async def test_variables_reach_the_steps(world: World) -> None:
     spec = replace(shape("."), variables={"MODE": "slow", "LEVEL": "1"})
     pipeline = await world.pipeline(spec)
     trigger = Trigger(TriggerType.EVENT, "hook", "main", "abc", {"MODE": "fast"})
-    run_id, [job_id] = await world.server.runs.trigger(pipeline, trigger)
+    started = await world.server.runs.trigger(pipeline, trigger)
+    run_id, [job_id] = started.run_id, started.job_ids
     await world.server.schedule()
     dispatch = world.take_one(agent)
     step = wire.complete(dispatch)

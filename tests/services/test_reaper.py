@@ -5,7 +5,8 @@ from uuid import UUID
 import pytest
 
 from arcentra_server.domain.errors import LeaseLost
-from arcentra_server.domain.execution import CancelCommand
+from arcentra_server.domain.execution import CancelCommand, RunState
+from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import RunStatus, StepStatus
 from tests.support.shapes import shape
 from tests.support.world import World
@@ -150,8 +151,8 @@ async def test_overdue_step_is_asked_to_end_and_has_timed_out(world: World, limi
     for _ in range(2):
         await world.server.reaper.run_once()
     # It is asked again and again: a request may be lost.
-    asked = CancelCommand(agent, dispatch.step_run_id, "ran longer than its timeout")
-    assert set(world.server.links.cancels) == {asked}
+    reason = ("the job " if "a" in limits else "") + "ran longer than its timeout"
+    assert set(world.server.links.cancels) == {CancelCommand(agent, dispatch.step_run_id, reason)}
     assert await run.states() == "RP P"
     await world.end(dispatch, StepStatus.CANCELLED)
     assert (await run.states(), await run.status()) == ("Tx x", RunStatus.FAILED)
@@ -219,3 +220,22 @@ async def test_nobody_is_late_after_the_database_was_away(world: World) -> None:
     assert await run.states() == "R"
     await _lapse(world, agent)
     assert await run.states() == "F"
+
+
+async def test_one_bad_row_keeps_no_other_from_being_dealt_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [await world.start(".") for _ in range(3)]
+    await world.sql("UPDATE pipeline_runs SET started_at = clock_timestamp() - interval '2 h', timeout_ms = 60000")
+    time_out = Ledger.time_out_run
+
+    def fail(self: Ledger, run: RunState, reason: str) -> None:
+        if run.id == runs[1].id:
+            raise ZeroDivisionError
+        time_out(self, run, reason)
+
+    monkeypatch.setattr(Ledger, "time_out_run", fail)
+    for _ in range(3):
+        with pytest.raises(ExceptionGroup):
+            await world.server.reaper.run_once()
+        statuses = [(await run.status()) for run in runs]
+        assert statuses == [RunStatus.FAILED, RunStatus.PENDING, RunStatus.FAILED]
+    await world.server.reaper.run_once()  # it is passed over from here on

@@ -37,6 +37,20 @@ async def test_reports_of_one_message_are_taken_in_order_each_with_its_verdict(w
     assert sorted(await run.states()) == sorted("S Q R")
 
 
+async def test_what_starts_and_ends_in_one_message_has_a_start(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    await world.server.schedule()
+    step_id = world.take_one(agent).step_run_id
+    await world.server.reports.submit([StepReport(agent, step_id, status) for status in (RUNNING, SUCCESS)])
+    row = await run.row()
+    assert (row.status, row.started_at is not None, row.jobs[0].started_at is not None) == (
+        RunStatus.SUCCESS,
+        True,
+        True,
+    )
+
+
 async def test_messages_that_arrive_together_keep_their_order(world: World) -> None:
     agent = await world.agent("x", 25)
     run = await world.start(" ".join("." * 25))

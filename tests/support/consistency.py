@@ -8,7 +8,7 @@ from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain import rollup
-from arcentra_server.domain.states import STEP_FAILURES, RunStatus, StepStatus
+from arcentra_server.domain.states import RUN_FAILURES, STEP_FAILURES, RunStatus, StepStatus
 
 _ACTIVE = {StepStatus.QUEUED, StepStatus.RUNNING}
 _OPEN_LEASES = "SELECT id, step_run_id, agent_id FROM leases WHERE ended_at IS NULL"
@@ -29,7 +29,10 @@ async def check_consistent(tx: Tx) -> None:
         *_steps(rows),
         *_queue(rows),
         *_jobs(rows),
+        *_needs(rows),
         *_runs(rows),
+        *_gates(rows),
+        *_keys(rows),
         *_pipelines(rows),
         *_agents(rows),
         *await _events(tx),
@@ -49,11 +52,15 @@ class _Rows:
         self.steps = {row["id"]: row for row in tables["step_runs"]}
         self.queue = {row["step_run_id"]: row for row in tables["step_queue"]}
         self.leases = {row["step_run_id"]: row for row in tables["leases"]}
+        self.needs = _grouped(tables["job_needs"], "job_run_id")
+        self.claims = {row["job_run_id"]: row for row in tables["concurrency_claims"]}
+        self.approvals = [row for row in tables["approvals"] if row["state"] == "PENDING"]
         self._last = _grouped([row for row in tables["step_runs"] if not row["superseded"]], "job_run_id")
 
     @classmethod
     async def load(cls, tx: Tx) -> _Rows:
-        names = ("agents", "pipelines", "pipeline_runs", "run_stages", "job_runs", "step_runs", "step_queue")
+        execution = ("pipeline_runs", "run_stages", "job_runs", "job_needs", "step_runs", "step_queue")
+        names = (*execution, "agents", "pipelines", "concurrency_claims", "approvals")
         tables = {name: await tx.fetch(f"SELECT * FROM {name}") for name in names}  # noqa: S608 - names from above
         return cls({**tables, "leases": await tx.fetch(_OPEN_LEASES)})
 
@@ -102,14 +109,14 @@ def _jobs(rows: _Rows) -> Iterator[str]:
             steps = rows.last_attempts(job["id"])
             states = [StepStatus(step["status"]) for step in steps]
             ended = [step for step in steps if step["finished_at"]]
-            outcome = rollup.job_outcome((StepStatus(step["status"]), step["continue_on_error"]) for step in ended)
+            outcome = _job_outcome(job, ended, done=len(ended) == len(steps))
             counted = {
                 "total_steps": len(steps),
                 "completed_steps": len(ended),
                 "failed_steps": sum(state in STEP_FAILURES for state in states),
                 "running_steps": states.count(StepStatus.RUNNING),
                 "outcome": outcome.value,
-                "status": _job_status(steps, states, outcome).value,
+                "status": _job_status(job, steps, states, outcome).value,
             }
             yield from _differences(f"job {job['name']} {job['id']}", job, counted)
             for place, state in enumerate(states):
@@ -117,7 +124,59 @@ def _jobs(rows: _Rows) -> Iterator[str]:
                     yield f"step {place + 1} of job {job['id']} is {state} before its turn: {states}"
 
 
-def _job_status(steps: Sequence[Row], states: Sequence[StepStatus], outcome: RunStatus) -> RunStatus:
+def _job_outcome(job: Row, ended: Sequence[Row], *, done: bool) -> RunStatus:
+    """The gravest end of the steps; and of the job itself, when its time was over or its gate refused it."""
+    outcome = rollup.job_outcome((StepStatus(step["status"]), step["continue_on_error"]) for step in ended)
+    if job["gate"] == "REJECTED" or (done and job["failure_reason"] == "validation" and job["closing"] == "cancelled"):
+        outcome = rollup.graver(outcome, RunStatus.FAILED)
+    at_its_gate = job["gate"] == "REQUIRED" and not rollup.blocks(outcome)
+    if done and job["closing"] and at_its_gate and job["status"] == RunStatus.CANCELLED:
+        return RunStatus.CANCELLED
+    if done and job["closing"] == "timeout":
+        outcome = rollup.graver(outcome, RunStatus.TIMEOUT)
+    return outcome
+
+
+def _contribution(job: Row) -> RunStatus:
+    tolerated = job["allow_failure"] and job["gate"] != "REJECTED"
+    return rollup.job_contribution(RunStatus(job["status"]), allow_failure=tolerated)
+
+
+def _needs(rows: _Rows) -> Iterator[str]:
+    ended = {job["id"]: job["finished_at"] is not None for jobs in rows.jobs.values() for job in jobs}
+    for jobs in rows.jobs.values():
+        for job in jobs:
+            open_needs = sum(not ended[need["needed_id"]] for need in rows.needs.get(job["id"], []))
+            if not job["finished_at"] and job["open_needs"] != open_needs:
+                yield f"job {job['name']} {job['id']}: open_needs is {job['open_needs']}, counted {open_needs}"
+
+
+def _gates(rows: _Rows) -> Iterator[str]:
+    """A gate that waits is asked at, and nothing is asked at another."""
+    asked = {(row["run_id"], row["stage_index"], row["job_run_id"]) for row in rows.approvals}
+    waiting = {(run_id, index, None) for (run_id, index), stage in rows.stages.items() if stage["gate"] == "WAITING"}
+    waiting |= {
+        (run_id, None, job["id"]) for run_id, jobs in rows.jobs.items() for job in jobs if job["gate"] == "WAITING"
+    }
+    yield from (f"gate {gate} waits, and nobody is asked" for gate in waiting - asked)
+    yield from (f"gate {gate} does not wait, and somebody is asked" for gate in asked - waiting)
+
+
+def _keys(rows: _Rows) -> Iterator[str]:
+    jobs = {job["id"]: job for found in rows.jobs.values() for job in found}
+    for job_id, claim in rows.claims.items():
+        if jobs[job_id]["finished_at"]:
+            yield f"job {job_id} has ended, and claims the key {claim['key']}"
+    for job_id, job in jobs.items():
+        active = any(StepStatus(step["status"]) in _ACTIVE for step in rows.last_attempts(job_id))
+        held = job_id in rows.claims and rows.claims[job_id]["place"] is not None
+        if job["concurrency"] and active and not held:
+            yield f"job {job_id} runs without its key {job['concurrency']}"
+
+
+def _job_status(job: Row, steps: Sequence[Row], states: Sequence[StepStatus], outcome: RunStatus) -> RunStatus:
+    if job["gate"] == "WAITING":
+        return RunStatus.RUNNING
     if all(state.terminal for state in states):
         return outcome
     return RunStatus.RUNNING if any(step["started_at"] for step in steps) else RunStatus.PENDING
@@ -127,20 +186,26 @@ def _runs(rows: _Rows) -> Iterator[str]:
     for run in rows.runs.values():
         jobs = rows.jobs[run["id"]]
         name = f"run {run['id']} ({run['status']})"
-        ended = [RunStatus(job["status"]) for job in jobs if RunStatus(job["status"]).terminal]
-        contributions = [rollup.job_contribution(status) for status in ended]
+        ended = [job for job in jobs if RunStatus(job["status"]).terminal]
         counted = {
             "total_jobs": len(jobs),
             "completed_jobs": len(ended),
-            "failed_jobs": contributions.count(RunStatus.FAILED),
+            "failed_jobs": sum(RunStatus(job["status"]) in RUN_FAILURES for job in ended),
             "running_jobs": sum(job["status"] == RunStatus.RUNNING for job in jobs),
         }
         yield from _differences(name, run, counted)
         if len(ended) == len(jobs):
-            expected = RunStatus.CANCELLED if run["stopped"] else rollup.run_outcome(ended)
-            yield from _differences(name, run, {"status": expected.value, "paused": False})
+            yield from _differences(name, run, {"status": _run_end(run, ended).value, "paused": False})
             continue
         yield from _open_run(rows, run, jobs, name)
+
+
+def _run_end(run: Row, ended: Sequence[Row]) -> RunStatus:
+    if run["stopped"]:
+        return RunStatus.CANCELLED
+    if run["timed_out"] or run["rejected"]:
+        return RunStatus.FAILED
+    return rollup.run_outcome(map(_contribution, ended))
 
 
 def _open_run(rows: _Rows, run: Row, jobs: Sequence[Row], name: str) -> Iterator[str]:
@@ -154,12 +219,18 @@ def _open_run(rows: _Rows, run: Row, jobs: Sequence[Row], name: str) -> Iterator
     current = min(job["stage_index"] for job in open_jobs)
     for job in open_jobs:
         states = [StepStatus(step["status"]) for step in rows.last_attempts(job["id"])]
-        if job["stage_index"] == current and not _ACTIVE & set(states):
+        waits = job["waits_for"] in ("approval", "concurrency") or job["open_needs"]
+        if job["stage_index"] == current and not waits and not _ACTIVE & set(states):
             yield f"{name} is stuck: it is the turn of job {job['name']}, and nothing of it is queued or runs: {states}"
     for (run_id, index), stage in rows.stages.items():
         if run_id == run["id"]:
             counted = sum(job["stage_index"] == index for job in open_jobs)
-            yield from _differences(f"stage {index} of {name}", stage, {"open_jobs": counted})
+            ended = [job for job in jobs if job["stage_index"] == index and job["finished_at"]]
+            outcome = rollup.gravest(map(_contribution, ended))
+            if stage["gate"] == "REJECTED":
+                outcome = rollup.graver(outcome, RunStatus.FAILED)
+            wanted = {"open_jobs": counted, "outcome": outcome.value}
+            yield from _differences(f"stage {index} of {name}", stage, wanted)
 
 
 def _pipelines(rows: _Rows) -> Iterator[str]:

@@ -18,6 +18,10 @@ from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_api.stream.v1 import stream_pb2
+from tests.support.fake_documents import FakeDocuments
+from tests.support.fake_hooks import FakeHooks
+from tests.support.fake_order import FakeOrder
+from tests.support.fake_secrets import FakeSecrets
 
 Ctx = aio.ServicerContext[Any, Any]
 Kind = Literal["run", "job", "step"]
@@ -72,10 +76,18 @@ class PlayedRun:
             setattr(message, name, count)
         await self._publish("run", message)
 
-    async def job(self, name: str, status: pipeline_pb2.PipelineStatus.ValueType, duration: int = 0) -> None:
-        job = self._job(name)
+    async def job(
+        self,
+        name: str,
+        status: pipeline_pb2.PipelineStatus.ValueType,
+        duration: int = 0,
+        *,
+        waiting: str = "",
+        detail: str = "",
+    ) -> None:
+        job = self.job_run(name)
         previous, job.status = job.status or pipeline_pb2.PIPELINE_STATUS_PENDING, status
-        job.duration = duration
+        job.duration, job.waiting_reason, job.waiting_detail = duration, waiting, detail
         await self._publish(
             "job",
             stream_pb2.StreamJobStatusResponse(
@@ -84,23 +96,34 @@ class PlayedRun:
                 status=status,
                 previous_status=previous,
                 duration=duration,
-                total_steps=len(job.step_runs),
+                total_steps=len({step.step_name for step in job.step_runs}),
+                waiting_reason=waiting,
             ),
         )
 
     async def step(
-        self, path: str, status: steprun_pb2.StepRunStatus.ValueType, *, exit_code: int = 0, duration: int = 0
+        self,
+        path: str,
+        status: steprun_pb2.StepRunStatus.ValueType,
+        *,
+        exit_code: int = 0,
+        duration: int = 0,
+        attempt: int = 1,
+        waiting: str = "",
     ) -> str:
-        """Change the step `job/step`; answers its id."""
+        """Change an attempt of the step `job/step`; answers its id."""
         job_name, _, step_name = path.partition("/")
-        job = self._job(job_name)
-        step = next((step for step in job.step_runs if step.step_name == step_name), None)
+        job = self.job_run(job_name)
+        step_id = f"{self.run_id}-{job_name}-{step_name}" + (f"-{attempt}" if attempt > 1 else "")
+        step = next((step for step in job.step_runs if step.step_run_id == step_id), None)
         if step is None:
-            step = job.step_runs.add(step_run_id=f"{self.run_id}-{job_name}-{step_name}", step_name=step_name)
+            step = job.step_runs.add(step_run_id=step_id, step_name=step_name, attempt=attempt)
         word = steprun_pb2.StepRunStatus.Name(status).removeprefix("STEP_RUN_STATUS_")
         previous = self._last_status("step", step.step_run_id) or steprun_pb2.STEP_RUN_STATUS_PENDING
         step.status = pipeline_pb2.PipelineStatus.Value(f"PIPELINE_STATUS_{'PENDING' if word == 'QUEUED' else word}")
-        step.exit_code, step.duration, step.agent_id, step.start_time = exit_code, duration, "agent-1-id", 1_800_000_000
+        step.exit_code, step.duration, step.waiting_reason = exit_code, duration, waiting
+        if word not in {"PENDING", "QUEUED"}:
+            step.agent_id, step.start_time = "agent-1-id", 1_800_000_000
         await self._publish(
             "step",
             stream_pb2.StreamStepRunStatusResponse(
@@ -112,7 +135,8 @@ class PlayedRun:
                 previous_status=previous,
                 exit_code=exit_code,
                 duration=duration,
-                agent_id="agent-1-id",
+                agent_id=step.agent_id,
+                waiting_reason=waiting,
             ),
         )
         return step.step_run_id
@@ -140,7 +164,8 @@ class PlayedRun:
             state.append(current)
         return state
 
-    def _job(self, name: str) -> pipeline_pb2.JobRunDetail:
+    def job_run(self, name: str) -> pipeline_pb2.JobRunDetail:
+        """The job of this name; it is made where there is none."""
         job = next((job for job in self.detail.job_runs if job.job_name == name), None)
         return job or self.detail.job_runs.add(job_run_id=f"{self.run_id}-{name}", job_name=name)
 
@@ -170,6 +195,11 @@ class FakePipelineServer:
         self.pipelines: dict[tuple[str, str], pipeline_pb2.PipelineDetail] = {}
         self.runs: dict[str, PlayedRun] = {}
         self.triggers: dict[str, str] = {}
+        self.secrets = FakeSecrets()
+        self.hooks = FakeHooks()
+        self.order = FakeOrder()
+        # What every trigger is answered with.
+        self.warnings: list[str] = []
         self.calls: Counter[str] = Counter()
         self.requests: list[Any] = []
         # Method name -> after how many messages its next call is cut with UNAVAILABLE, once.
@@ -262,6 +292,10 @@ class _Calls:
     def __init__(self, fake: FakePipelineServer) -> None:
         self._fake = fake
         self.served: dict[str, Any] = {
+            **fake.secrets.served,
+            **fake.hooks.served,
+            **fake.order.served,
+            **FakeDocuments().served,
             "WhoAmI": self.who_am_i,
             "ListAgents": self.list_agents,
             "ApplyPipeline": self.apply_pipeline,
@@ -340,7 +374,7 @@ class _Calls:
         run_id = known or self._fake.add_run(name).run_id
         self._fake.triggers[request.request_id] = run_id
         self._fake.triggered.set()
-        return pipeline_pb2.TriggerPipelineResponse(success=True, run_id=run_id)
+        return pipeline_pb2.TriggerPipelineResponse(success=True, run_id=run_id, warnings=self._fake.warnings)
 
     async def get_pipeline_run(self, request: pipeline_pb2.GetPipelineRunRequest, context: Any) -> Any:
         if request.run_id not in self._fake.runs:

@@ -1,93 +1,72 @@
-"""One run in a store, built from a compact notation, with verbs for everything that can happen to it.
+"""One run in a store, built from the notation of `tests/support/shapes.py`, with verbs for all that can happen to it.
 
-`World(".. ?. | *")` has two stages; jobs are words, named a, b, c in order; steps are letters, numbered from 1, so that
-the second step of the first job is `a2`:
-
-    .   a step      ?   a step with continue_on_error      *   a step with a selector of its own      !   with both
+Each verb is one change, after which everything is checked that must hold at any time: what `ledger_checks.py` counts
+afresh, and what `independent.py` finds the ends must be. Several runs may share a store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from string import ascii_lowercase
+from typing import TypeVar
 from uuid import UUID
 
 from arcentra_server.domain.errors import InvalidTransition
-from arcentra_server.domain.execution import (
-    CancelCause,
-    Event,
-    JobState,
-    Lease,
-    Resource,
-    RunState,
-    StepReport,
-    StepState,
-)
+from arcentra_server.domain.execution import CancelCause, JobState, RunState, StepReport, StepState
+from arcentra_server.domain.gated import is_behind_a_gate
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
-from tests.support.ledger_store import LedgerStore, QueueRow
+from arcentra_server.domain.retries import open_needs, to_retry, with_dependants
+from arcentra_server.domain.states import ApprovalState, FailureReason, GateState, StepStatus
+from tests.support.happenings import Happenings
+from tests.support.independent import Opinion
+from tests.support.ledger_checks import KeyChecks, RunChecks
+from tests.support.ledger_rows import insert_job, insert_run, insert_step
+from tests.support.ledger_store import LedgerStore
+from tests.support.ledger_turns import load_stage, settle
+from tests.support.ledger_view import AGENTS, RunRows
+from tests.support.shapes import JobShape, parse, step_of
 
-AGENTS = {"x": UUID(int=1), "y": UUID(int=2), "z": UUID(int=3)}
-AGENT_NAMES = {identity: name for name, identity in AGENTS.items()}
-SHAPES = ".?*!"
+Answer = TypeVar("Answer")
 
 
-class World:
-    """See the module. Steps and jobs are named by their last attempt; every verb is one transaction."""
+def new_store() -> LedgerStore:
+    """Return a store for several runs."""
+    return LedgerStore(settle)
 
-    def __init__(self, shape: str) -> None:
-        stages = [stage.split() for stage in shape.split("|")]
-        run_id, pipeline_id = UUID(int=100), UUID(int=101)
-        run = RunState(run_id, pipeline_id, RunStatus.PENDING, len(stages), sum(map(len, stages)))
-        self.store = LedgerStore(run, {index: len(jobs) for index, jobs in enumerate(stages)})
-        self._record(Event(Resource.RUN, pipeline_id, run_id, None, None, None, run.status, None, run.total_jobs))
-        self.job_ids: dict[str, UUID] = {}
-        names = iter(ascii_lowercase)
-        for index, jobs in enumerate(stages):
-            for steps in jobs:
-                self._insert_job(next(names), index, steps)
 
-    # The rows
+class World(RunRows):
+    """See the module. Steps and jobs are named by their last attempt."""
 
-    @property
-    def run(self) -> RunState:
-        return self.store.run
+    def __init__(self, shape: str, store: LedgerStore | None = None) -> None:
+        store = store or new_store()
+        run_id = UUID(int=100 + len(store.rows.runs))
+        super().__init__(store, run_id, insert_run(store, run_id, parse(shape)))
+        self.happenings = Happenings()
+        self.sound = False
+        self._added: set[UUID] = set()
+        self._checks = RunChecks(self.store, self.run_id)
+        self._keys = KeyChecks(self.store)
+        self._opinion = Opinion(self.store, self.run_id, self.happenings)
+        self.check()
 
-    def job(self, name: str) -> JobState:
-        return self.store.jobs[self.job_ids[name]]
-
-    def steps(self, job: str) -> list[StepState]:
-        return self.store.current_steps(self.job_ids[job])
-
-    def step(self, name: str) -> StepState:
-        return self.steps(name[0])[int(name[1:]) - 1]
-
-    def lease(self, step: str) -> Lease | None:
-        return self.store.lease_of(self.step(step).id)
-
-    def holder(self, step: str) -> str | None:
-        """Return the agent that has the lease of a step."""
-        lease = self.lease(step)
-        return AGENT_NAMES[lease.agent_id] if lease else None
-
-    def queued(self, step: str) -> QueueRow | None:
-        return self.store.queue.get(self.step(step).id)
-
-    def states(self) -> str:
-        """Return the first letters of the states of all last attempts, a word a job; `x` is SKIPPED."""
-        return " ".join("".join(_letter(step.status) for step in self.steps(job)) for job in self.job_ids)
-
-    def name(self, step_id: UUID) -> str:
-        step = self.store.steps[step_id]
-        job = next(name for name, job_id in self.job_ids.items() if job_id == step.job_id)
-        return f"{job}{step.index + 1}"
+    def check(self) -> None:
+        """Hold what must hold at any time. `sound`: it did, the last time."""
+        self.sound = False
+        self._checks.check()
+        self._keys.check()
+        self._opinion.observe()
+        self.sound = True
 
     # What agents do
 
     def claim(self, agent: str, *steps: str) -> None:
         for step in steps:
-            self.store.claim(self.step(step).id, AGENTS[agent])
+            self.claim_step(self.step(step).id, AGENTS[agent])
+
+    def claim_step(self, step_id: UUID, agent_id: UUID) -> None:
+        self.store.claim(step_id, agent_id)
+        self.check()
 
     def report(
         self,
@@ -99,16 +78,38 @@ class World:
         exit_code: int = 0,
         message: str = "",
         reason: FailureReason | None = None,
+        commit: str = "",
     ) -> None:
         """Report states of a step, in one batch; raise the first refusal."""
-        step_id = self.step(step).id
+        more = {"commit": commit} if commit else {}
         reports = [
-            StepReport(AGENTS[agent], step_id, status, exit_code, message, reason, attempt=attempt, lease_token=token)
+            StepReport(
+                AGENTS[agent],
+                self.step(step).id,
+                status,
+                exit_code,
+                message,
+                reason,
+                attempt=attempt,
+                lease_token=token,
+                outputs=more,
+            )
             for status in statuses
         ]
-        for verdict in self.store.take(reports):
+        for verdict in self.take(reports):
             if verdict is not None:
                 raise verdict
+
+    def take(self, reports: Sequence[StepReport]) -> Sequence[Exception | None]:
+        """Report a batch; return why each was refused."""
+        verdicts = self.store.take(reports)
+        for report, verdict in zip(reports, verdicts, strict=True):
+            if verdict is None:
+                step = self.store.rows.steps[report.step_id]
+                source = self.store.rows.step_shapes[step.id].source
+                self.happenings.reported(report, self.store.rows.shapes[step.job_id].source if source else "")
+        self.check()
+        return verdicts
 
     def start(self, agent: str, *steps: str) -> None:
         """Claim steps that are in the queue, and report that they run."""
@@ -124,178 +125,293 @@ class World:
                 self.start(agent, step)
             self.report(agent, step, status)
 
+    def fail_job(self, job: str, message: str = "") -> None:
+        """The agent that has a job gives it up."""
+        steps = self.steps(job)
+        self._change(
+            lambda ledger: ledger.fail_job(self._job(ledger, job), message), lambda: self.happenings.given_up(steps)
+        )
+
     # What users and time do
 
     def cancel_step(self, step: str, reason: str = "", cause: CancelCause = CancelCause.REQUEST) -> None:
-        def decide(ledger: Ledger) -> None:
-            self.store.load_steps(ledger, [self.step(step).id])
-            ledger.cancel_step(ledger.steps[self.step(step).id], reason, cause)
+        self.cancel(self.step(step).id, reason, cause)
 
-        self.store.change(decide)
+    def cancel(self, step_id: UUID, reason: str = "", cause: CancelCause = CancelCause.REQUEST) -> None:
+        before = self.store.rows.steps[step_id]
+        self._change_step(
+            step_id,
+            lambda ledger, step: ledger.cancel_step(step, reason, cause),
+            lambda: self.happenings.step_cancelled(before, cause),
+        )
 
-    def cancel_job(self, job: str, reason: str = "") -> None:
-        def decide(ledger: Ledger) -> None:
-            self.store.load_run(ledger)
-            ledger.cancel_job(ledger.jobs[self.job_ids[job]], reason)
-
-        self.store.change(decide)
-
-    def fail_job(self, job: str, message: str = "") -> None:
-        def decide(ledger: Ledger) -> None:
-            self.store.load_run(ledger)
-            ledger.fail_job(ledger.jobs[self.job_ids[job]], message)
-
-        self.store.change(decide)
+    def cancel_job(self, job: str, reason: str = "", cause: CancelCause = CancelCause.REQUEST) -> None:
+        before, steps = self.job(job), self.steps(job)
+        self._change(
+            lambda ledger: ledger.cancel_job(self._job(ledger, job), reason, cause),
+            lambda: self.happenings.job_cancelled(before, steps, cause),
+        )
 
     def stop(self, reason: str = "") -> None:
-        self.store.change(lambda ledger: ledger.stop_run(self.store.load_run(ledger), reason))
+        before = self._all_jobs()
+        self._change(
+            lambda ledger: ledger.stop_run(self._load(ledger), reason),
+            lambda: self.happenings.run_ended(before, CancelCause.REQUEST),
+        )
+
+    def time_out(self, reason: str = "") -> None:
+        """The time of the run is over."""
+        before = self._all_jobs()
+        self._change(
+            lambda ledger: ledger.time_out_run(self._load(ledger), reason),
+            lambda: self.happenings.run_ended(before, CancelCause.TIMEOUT),
+        )
 
     def pause(self, reason: str = "", actor: str = "") -> None:
-        self.store.change(lambda ledger: ledger.pause(self.store.load_run(ledger), reason, actor))
+        self.store.change(lambda ledger: ledger.pause(self._load(ledger), reason, actor))
         self._hold(held=True)
 
     def resume(self, reason: str = "", actor: str = "") -> None:
-        self.store.change(lambda ledger: ledger.resume(self.store.load_run(ledger), reason, actor))
+        self.store.change(lambda ledger: ledger.resume(self._load(ledger), reason, actor))
         self._hold(held=False)
 
     def lose(self, *steps: str, message: str = "", agent_gone: bool = True) -> None:
         """Lose leases: their agents are gone, or did not start the steps in time."""
+        self.lose_steps([self.step(step).id for step in steps], message, agent_gone=agent_gone)
+
+    def lose_steps(self, step_ids: Sequence[UUID], message: str = "", *, agent_gone: bool = True) -> None:
+        rows = self.store.rows
+        leases = [lease for lease in rows.leases.values() if lease.step_run_id in step_ids]
+        steps = [(rows.steps[lease.step_run_id], lease.agent_id) for lease in leases]
+        before = [(step, agent, rows.jobs[step.job_id].agent_id) for step, agent in steps]
 
         def decide(ledger: Ledger) -> None:
-            self.store.load_steps(ledger, [self.step(step).id for step in steps])
-            for step in steps:
-                ledger.lose(ledger.steps[self.step(step).id], message, agent_gone=agent_gone)
+            self.store.load_steps(ledger, step_ids)
+            for step_id in step_ids:
+                ledger.lose(ledger.steps[step_id], message, agent_gone=agent_gone)
 
-        self.store.change(decide)
+        self._change(decide, lambda: self.happenings.lost(before, gone=agent_gone))
 
-    def retry(self, step: str) -> None:
-        """Run the job of a step again, with the later jobs that were skipped, as the service does."""
-        job = self.job(step[0])
-        if not job.status.terminal:
-            raise InvalidTransition("the job of the step run is not finished")
-        skipped = [
-            other.id
-            for other in self.store.jobs.values()
-            if other.stage_index > job.stage_index and other.status is RunStatus.SKIPPED
-        ]
-        job_ids = [job.id, *skipped]
-        attempts = [_next_attempt(old, self.store.new_id()) for one in job_ids for old in self.store.current_steps(one)]
-
-        def decide(ledger: Ledger) -> None:
-            run = self.store.load_run(ledger)
-            new = [replace(attempt) for attempt in attempts]
-            ledger.reopen(run, [ledger.jobs[one] for one in job_ids], new, new[0].id)
-            # The rows of new attempts are there before the ledger is written.
-            self.store.superseded.update(old.id for one in job_ids for old in self.store.current_steps(one))
-            self.store.steps.update((attempt.id, attempt) for attempt in attempts)
-
-        self.store.change(decide)
-
-    def add_step(self, job: str, shape: str = ".") -> None:
-        """Add a step to a job that is not finished."""
-        if self.job(job).status.terminal or self.run.stopped:
-            raise InvalidTransition("job run already finished")
-        self._add_step(self.job_ids[job], shape, queue=False)
-
-    def add_job(self, shape: str = ".") -> str:
-        """Add a job of one step to a run that is not finished; return its name."""
-        if self.run.status.terminal or self.run.stopped:
-            raise InvalidTransition("pipeline run already finished")
-        stage_index = min(index for index, open_jobs in self.store.stages.items() if open_jobs)
-        job = JobState(self.store.new_id(), self.run.id, stage_index, RunStatus.PENDING, 1, 0)
-        name = ascii_lowercase[len(self.job_ids)]
-
-        def decide(ledger: Ledger) -> None:
-            self.store.load_run(ledger)
-            self.store.jobs[job.id] = replace(job)
-            self.job_ids[name] = job.id
-            ledger.add_job(replace(job))
-            self._store_added(ledger, self._new_step(job.id, 0, shape, StepStatus.PENDING), queue=True)
-
-        self.store.change(decide)
-        return name
-
-    # How it is built
-
-    def _add_step(self, job_id: UUID, shape: str, *, queue: bool) -> None:
-        def decide(ledger: Ledger) -> None:
-            self.store.load_run(ledger)
-            step = self._new_step(job_id, ledger.jobs[job_id].total_steps, shape, StepStatus.PENDING)
-            self._store_added(ledger, step, queue=queue)
-
-        self.store.change(decide)
-
-    def _store_added(self, ledger: Ledger, step: StepState, *, queue: bool) -> None:
-        self.store.steps[step.id] = replace(step)
-        ledger.add_step(step, queue=queue)
-
-    def _insert_job(self, name: str, stage_index: int, shape: str) -> None:
-        store = self.store
-        job = JobState(store.new_id(), self.run.id, stage_index, RunStatus.PENDING, 1, len(shape))
-        store.jobs[job.id] = job
-        self.job_ids[name] = job.id
-        pipeline_id = self.run.pipeline_id
-        self._record(Event(Resource.JOB, pipeline_id, self.run.id, job.id, None, None, job.status, None, len(shape)))
-        for index, letter in enumerate(shape):
-            status = StepStatus.QUEUED if stage_index == 0 and index == 0 else StepStatus.PENDING
-            step = self._new_step(job.id, index, letter, status)
-            store.steps[step.id] = step
-            self._record(Event(Resource.STEP, pipeline_id, self.run.id, job.id, step.id, None, status, None))
-            if status is StepStatus.QUEUED:
-                store.queue[step.id] = QueueRow(None, held=False)
-
-    def _new_step(self, job_id: UUID, index: int, letter: str, status: StepStatus) -> StepState:
-        assert letter in SHAPES, f"{letter!r} is no step: one of {SHAPES}"
-        return StepState(
-            id=self.store.new_id(),
-            job_id=job_id,
-            run_id=self.run.id,
-            index=index,
-            status=status,
-            selector_id=2 if letter in "*!" else 1,
-            own_selector=letter in "*!",
-            continue_on_error=letter in "?!",
+    def abandon(self, step_id: UUID) -> None:
+        """Give up what waits for an agent that is gone with the workspace."""
+        before = self.store.rows.steps[step_id]
+        self._change_step(
+            step_id,
+            lambda ledger, step: ledger.abandon(step, "gone"),
+            lambda: self.happenings.abandoned(before),
         )
 
+    def fail_waiting(self, step_id: UUID) -> None:
+        """What is queued cannot be sent, as a secret of it is gone."""
+        before = self.store.rows.steps[step_id]
+        self._change_step(
+            step_id,
+            lambda ledger, step: ledger.fail_waiting(step, "secret is not set", FailureReason.VALIDATION),
+            lambda: self.happenings.unsendable(before),
+        )
+
+    def end_cancelled(self, step_id: UUID) -> None:
+        """The agent did not end what it was asked to end."""
+        before = self.store.rows.steps[step_id]
+        self._change_step(
+            step_id,
+            lambda ledger, step: ledger.end_cancelled(step),
+            lambda: self.happenings.unanswered(before),
+        )
+
+    def time_passes(self) -> None:
+        """What was delayed may be claimed now."""
+        for step_id, row in self.queue.items():
+            self.store.rows.queue[step_id] = replace(row, delay=0.0)
+
+    # Gates and keys
+
+    def decide(self, gate: str, *, approved: bool) -> None:
+        """Decide a gate by its name, as `gates` returns it."""
+        row = next(row for name, row in zip(self.gates(), self.pending_gates(), strict=True) if name == gate)
+        index = row.stage_index
+
+        def act(ledger: Ledger) -> None:
+            run = self._load(ledger)
+            state = ApprovalState.APPROVED if approved else ApprovalState.REJECTED
+            self.store.rows.approvals[row.id] = replace(row, state=state)
+            if row.job_id is not None:
+                ledger.pass_job_gate(ledger.jobs[row.job_id], approved=approved)
+            elif index is not None:
+                jobs, upstream = load_stage(self.store, ledger, run.id, index)
+                ledger.pass_stage_gate(run, ledger.stages[run.id, index], jobs, upstream, approved=approved)
+
+        def note() -> None:
+            if row.job_id is not None:
+                self.happenings.job_decided(row.job_id, approved=approved)
+            elif index is not None:
+                self.happenings.stage_decided(index, approved=approved)
+
+        self._change(act, note)
+
+    def approve(self, *gates: str) -> None:
+        for gate in gates:
+            self.decide(gate, approved=True)
+
+    def refuse(self, *gates: str) -> None:
+        for gate in gates:
+            self.decide(gate, approved=False)
+
+    def give_key(self, job: str) -> bool:
+        """Give a job the key that it waits for, if it is its turn."""
+
+        def act(ledger: Ledger) -> bool:
+            self.store.lock_run(ledger, self.run_id)
+            given = self.store.give_key(self.job_ids[job])
+            if given:
+                self.store.load_jobs(ledger, [self.job_ids[job]])
+                ledger.admit_holder(ledger.jobs[self.job_ids[job]])
+            return given
+
+        given = self.store.change(act)
+        if given:
+            self.happenings.key_given(self.job_ids[job])
+        self.check()
+        return given
+
+    # Attempts that somebody asks for
+
+    def retry(self, step: str) -> None:
+        """Run the job of a step again, with the jobs that were skipped because of it, as the service does."""
+        if not self.job(step[0]).status.terminal:
+            raise InvalidTransition("the job of the step run is not finished")
+        self._reopen(lambda ledger: with_dependants([self._job(ledger, step[0])], self._jobs(ledger), self._needs()))
+
+    def retry_run(self, *, everything: bool) -> None:
+        """Run again what failed and what was skipped because of it, or everything."""
+        if not self.run.status.terminal:
+            raise InvalidTransition("the run has not ended")
+        refused = [index for index, stage in self.stages.items() if stage.gate is GateState.REJECTED]
+        self._reopen(
+            lambda ledger: to_retry(self._jobs(ledger), self._needs(), refused_stages=refused, everything=everything)
+        )
+
+    def _reopen(self, choose: Callable[[Ledger], list[JobState]]) -> None:
+        def decide(ledger: Ledger) -> list[JobState]:
+            run = self._load(ledger)
+            jobs = choose(ledger)
+            if not jobs:
+                raise InvalidTransition("every job of the run ended well")
+            attempts = self.store.copy_attempts([job.id for job in jobs])
+            ledger.reopen(run, jobs, attempts, open_needs(jobs, self._jobs(ledger), self._needs()))
+            return jobs
+
+        opened = self.store.change(decide)
+        for job in opened:
+            if job.id in self._added:
+                self.store.rows.shapes[job.id] = replace(self.store.rows.shapes[job.id], when="")
+        self.happenings.reopened(opened)
+        self.check()
+
+    # What is added
+
+    def add_step(self, job: str, shape: str = ".", *, gated: bool = False) -> None:
+        """Add a step to a job that is not finished; `gated`: also behind a gate, which the service refuses."""
+        if self.job(job).status.terminal or self.run.ending:
+            raise InvalidTransition("job run already finished")
+
+        def decide(ledger: Ledger) -> None:
+            self._check_gates(self._job(ledger, job), ledger, gated=gated)
+            ledger.add_step(insert_step(self.store, self.job(job), len(self.steps(job)), step_of(shape)))
+
+        self._change(decide)
+
+    def add_job(self, shape: str = ".", *, gated: bool = False) -> str:
+        """Add a job of one step to a run that is not finished; return its name. `gated`: as of a step."""
+        if self.run.status.terminal or self.run.ending:
+            raise InvalidTransition("pipeline run already finished")
+        index = min(index for index, open_jobs in self.open_jobs.items() if open_jobs)
+        # What is added where jobs have their turn already runs whatever failed before.
+        when = "a" if self.stages[index].opened else ""
+        name = ascii_lowercase[len(self.job_ids)]
+
+        def decide(ledger: Ledger) -> UUID:
+            self._load(ledger)
+            job = insert_job(self.store, self.run_id, index, JobShape(name, (), when=when))
+            job = replace(job, condition="")
+            self.store.rows.jobs[job.id] = replace(job)
+            ledger.add_job(job)
+            self._check_gates(job, ledger, gated=gated)
+            ledger.add_step(insert_step(self.store, job, 0, step_of(shape)))
+            ledger.begin_added(job)
+            return job.id
+
+        job_id = self.store.change(decide)
+        self.job_ids[name] = job_id
+        self._added.add(job_id)
+        self.check()
+        return name
+
+    def _check_gates(self, job: JobState, ledger: Ledger, *, gated: bool) -> None:
+        if not gated and is_behind_a_gate(job, ledger.jobs, ledger.stages.values(), self.store.rows.needs):
+            raise InvalidTransition("the job stands behind an approval")
+
+    # How it is done
+
+    def _change(self, action: Callable[[Ledger], Answer], note: Callable[[], None] = lambda: None) -> Answer:
+        answer = self.store.change(action)
+        note()
+        self.check()
+        return answer
+
+    def _change_step(
+        self, step_id: UUID, action: Callable[[Ledger, StepState], None], note: Callable[[], None]
+    ) -> None:
+        def decide(ledger: Ledger) -> None:
+            self.store.load_steps(ledger, [step_id])
+            action(ledger, ledger.steps[step_id])
+
+        self.store.change(decide)
+        note()
+        self.check()
+
+    def _load(self, ledger: Ledger) -> RunState:
+        return ledger.runs.get(self.run_id) or self.store.load_run(ledger, self.run_id)
+
+    def _job(self, ledger: Ledger, name: str) -> JobState:
+        self._load(ledger)
+        return ledger.jobs[self.job_ids[name]]
+
+    def _jobs(self, ledger: Ledger) -> list[JobState]:
+        return [ledger.jobs[job.id] for job in self.store.jobs_of(self.run_id)]
+
+    def _needs(self) -> dict[UUID, tuple[UUID, ...]]:
+        return self.store.rows.needs
+
+    def _all_jobs(self) -> list[tuple[JobState, list[StepState]]]:
+        return [(job, self.store.current_steps(job.id)) for job in self.store.jobs_of(self.run_id)]
+
     def _hold(self, *, held: bool) -> None:
-        for step_id, row in self.store.queue.items():
-            self.store.queue[step_id] = replace(row, held=held)
-
-    def _record(self, event: Event) -> None:
-        self.store.events.append(event)
-
-
-def _next_attempt(old: StepState, new_id: UUID) -> StepState:
-    return StepState(
-        id=new_id,
-        job_id=old.job_id,
-        run_id=old.run_id,
-        index=old.index,
-        status=StepStatus.PENDING,
-        selector_id=old.selector_id,
-        attempt=old.attempt + 1,
-        own_selector=old.own_selector,
-        continue_on_error=old.continue_on_error,
-    )
-
-
-def _letter(status: StepStatus) -> str:
-    return "x" if status is StepStatus.SKIPPED else status.value[0]
+        for step_id, row in self.queue.items():
+            self.store.rows.queue[step_id] = replace(row, held=held)
+        self.check()
 
 
 def finish_all(world: World, agents: Sequence[str]) -> int:
-    """Let the agents take and finish everything until nothing more happens; return the number of steps they ended."""
+    """Let agents take and finish everything, gates be approved and keys be given, until nothing more happens.
+
+    Return the number of steps that were ended.
+    """
     ended = 0
     while True:
-        for step_id, row in [(step_id, row) for step_id, row in world.store.queue.items() if not row.held]:
-            world.store.claim(step_id, row.agent_id or AGENTS[agents[ended % len(agents)]])
-        leases = list(world.store.leases.values())
-        if not leases:
+        world.time_passes()
+        moved = [world.give_key(name) for name in world.job_ids if world.waits_for_key(name)]
+        gates = world.gates()
+        world.approve(*gates)
+        for step_id, row in [(step_id, row) for step_id, row in world.queue.items() if not row.held]:
+            world.claim_step(step_id, row.agent_id or AGENTS[agents[ended % len(agents)]])
+        leases = world.leases
+        if not leases and not gates and not any(moved):
             return ended
         for lease in leases:
-            if world.store.leases.get(lease.id) is not lease:
-                continue
-            statuses = (StepStatus.RUNNING, StepStatus.SUCCESS)
-            verdicts = world.store.take([StepReport(lease.agent_id, lease.step_run_id, status) for status in statuses])
-            assert verdicts == [None, None], f"the report of a lease was refused: {verdicts}"
-            ended += 1
+            if world.store.rows.leases.get(lease.id) is lease:
+                statuses = (StepStatus.RUNNING, StepStatus.SUCCESS)
+                reports = [StepReport(lease.agent_id, lease.step_run_id, status) for status in statuses]
+                verdicts = world.take(reports)
+                assert list(verdicts) == [None, None], f"the report of a lease was refused: {verdicts}"
+                ended += 1

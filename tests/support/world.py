@@ -15,25 +15,32 @@ from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.engine import Database, Row
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.new_runs import SelectorIds
+from arcentra_server.db.run_starter import RunStarter
 from arcentra_server.db.runs import RunRow
 from arcentra_server.db.step_runs import StepRow
+from arcentra_server.db.vault import Vault
 from arcentra_server.domain.definition import PipelineSpec
 from arcentra_server.domain.execution import CancelCommand, Dispatch, Release, StepReport
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.lease_tokens import LeaseTokens
+from arcentra_server.domain.secret_box import KeyRing
 from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
 from arcentra_server.domain.token_maker import TokenMaker
-from arcentra_server.rpc.convert import dispatch as wire
+from arcentra_server.rpc.convert.dispatch import WireForm, complete, spec_of
 from arcentra_server.services.agents import AgentFacts, AgentService
+from arcentra_server.services.approvals import ApprovalService
 from arcentra_server.services.auth import AuthService
+from arcentra_server.services.concurrency import ConcurrencyService
 from arcentra_server.services.dispatch import DispatchService
+from arcentra_server.services.notifier import Notifier
 from arcentra_server.services.pipelines import NewPipeline, PipelineService
 from arcentra_server.services.reaper import Reaper
 from arcentra_server.services.reports import ReportService, Verdict
 from arcentra_server.services.runs import RunService
 from arcentra_server.services.step_runs import StepRunService
 from tests.support.consistency import check_consistent
+from tests.support.post import Post
 from tests.support.shapes import shape
 
 LEASE_SECONDS = 300.0
@@ -72,14 +79,20 @@ class Server:
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         maker = TokenMaker(b"k" * 32, os.urandom)
+        self.keys = KeyRing({"test": b"s" * 32})
+        self.vault = Vault(self.keys)
         self.links = RecordingLinks()
         self.bell = WorkBell()
+        self.key_bell = WorkBell()
         self.store = ExecutionStore(
             database,
             self.links,
             LeaseTokens(b"l" * 32),
+            WireForm(),
+            self.vault,
             on_change=(self.bell.ring,),
             on_new_work=(self.bell.ring_for_new_work,),
+            on_keys=(self.key_bell.ring,),
         )
         self.dispatch = DispatchService(self.store, self.links, self.bell)
         self.auth = AuthService(database, maker, clock)
@@ -87,8 +100,13 @@ class Server:
         self.reports = ReportService(self.store)
         self.pipelines = PipelineService(database)
         selectors = SelectorIds()
-        self.runs = RunService(self.store, wire.encode, selectors)
-        self.steps = StepRunService(self.store, wire.encode, wire.edit, selectors)
+        self.starter = RunStarter(self.store, selectors)
+        self.runs = RunService(self.store, self.starter)
+        self.steps = StepRunService(self.store, selectors)
+        self.approvals = ApprovalService(self.store)
+        self.concurrency = ConcurrencyService(self.store, self.key_bell)
+        self.post = Post()
+        self.notifier = Notifier(database, self.vault, self.post, lambda: 0.5)
         self.reaper = Reaper(self.store, self.links, lease_seconds=LEASE_SECONDS)
 
     async def schedule(self) -> int:
@@ -218,10 +236,8 @@ class World:
         return await self.server.pipelines.create(NewPipeline(definition, name=name, enabled=enabled), "tester")
 
     async def trigger(self, pipeline: UUID, request_id: str | None = None) -> Run:
-        run_id, _ = await self.server.runs.trigger(
-            pipeline, Trigger(TriggerType.MANUAL, "tester", request_id=request_id)
-        )
-        return Run(self, run_id, pipeline)
+        started = await self.server.runs.trigger(pipeline, Trigger(TriggerType.MANUAL, "tester", request_id=request_id))
+        return Run(self, started.run_id, pipeline)
 
     async def start(self, spec: PipelineSpec | str) -> Run:
         """Create a pipeline and trigger it."""
@@ -265,4 +281,9 @@ class Run:
 
 def step_name(dispatch: Dispatch) -> str:
     """Return the name of the step that was dispatched."""
-    return wire.spec_of(dispatch.payload).step_name
+    return spec_of(dispatch.payload).step_name
+
+
+def env_of(dispatch: Dispatch) -> dict[str, str]:
+    """Return the environment variables of a step as its agent gets it."""
+    return dict(complete(dispatch).env)

@@ -61,11 +61,11 @@ async def test_tokens_are_made_without_a_server(sandbox: Sandbox) -> None:
 
 async def test_the_configuration_is_shown_without_secrets(sandbox: Sandbox) -> None:
     file = sandbox.home / "config.toml"
-    file.write_text('[database]\nurl = "postgresql://u:secret@localhost/x"\n[agents]\nlease_seconds = 47\n')
+    file.write_text('[database]\nurl = "postgresql://u:hunter2@localhost/x"\n[agents]\nlease_seconds = 47\n')
     outcome = await sandbox.run("arcentra-server", "check-config", "--config", str(file))
     assert outcome.code == 0, outcome
     assert json.loads(outcome.out)["agents"]["lease_seconds"] == 47
-    assert "secret" not in outcome.out
+    assert "hunter2" not in outcome.out
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.processes import Gate, gone
-from tests.agent.test_processes import Repository
+from tests.agent.stage import Repository
 from tests.support.processes import Outcome, Sandbox, read_line
 from tests.system.verbs import document
 

@@ -23,6 +23,7 @@ MODULES = (
     *("arcentra_server.config", "arcentra_server.rpc", "arcentra_server.web", "arcentra_server.loops"),
     *("arcentra_server.services", "arcentra_server.services.runs", "arcentra_server.services.agents"),
     *("arcentra_server.db", "arcentra_server.scheduling", "arcentra_server.domain"),
+    "arcentra_server.notify",
 )
 
 
@@ -59,6 +60,16 @@ def test_clean_layers_pass(tmp_path: Path) -> None:
         ("arcentra_server.web", "import sqlalchemy", "only db speaks SQL"),
         ("arcentra_server.services.runs", "from arcentra_server.services import agents", "no service imports another"),
         ("arcentra_server.services", "from arcentra_server import config", "only app and cli read the configuration"),
+        (
+            "arcentra_server.notify",
+            "from arcentra_server import domain",
+            "what sends notifications knows nothing of the server",
+        ),
+        (
+            "arcentra_server.services",
+            "import apprise",
+            "only the process of notifications loads what sends them",
+        ),
         ("arcentra_agent", "import arcentra_server", "agent and command line know the contract only"),
         ("arcentra_cli", "import arcentra_agent", "agent and command line do not know each other"),
     ],

@@ -2,7 +2,8 @@
 
 The processes get a pipe and not the file: scripts that write to `/dev/stderr` would truncate a file (`O_TRUNC` through
 `/proc/self/fd`), and a full disk would be the script's problem where it is the agent's. A thread a step copies in large
-pieces and never waits for the event loop or the network, so the copy is not what slows a chatty process down.
+pieces and never waits for the event loop or the network, so the copy is not what slows a chatty process down. Secrets
+are masked on this way: none of them reaches the disk.
 """
 
 import asyncio
@@ -15,8 +16,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from arcentra_agent.masking import Masker
+
 _PIPE_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
+# What may be the beginning of a secret is shown when it has stayed the end of the output for so long.
+_QUIET_MS = 500
 
 
 class Spool:
@@ -26,10 +31,11 @@ class Spool:
     thrown away, so that the process does not hang while it is being stopped.
     """
 
-    def __init__(self, path: Path, on_full: Callable[[OSError], None]) -> None:
+    def __init__(self, path: Path, on_full: Callable[[OSError], None], masker: Masker | None = None) -> None:
         self.path = path
         self.size = 0
         self._on_full = on_full
+        self._masker = masker
         self._loop = asyncio.get_running_loop()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._reader, self._writer = os.pipe()
@@ -62,8 +68,12 @@ class Spool:
         try:
             ended = False
             while not ended:
-                stopping = any(descriptor == self._stop_reader for descriptor, _ in poller.poll())
+                ready = poller.poll(_QUIET_MS if self._is_holding else None)
+                if not ready:
+                    self._flush()
+                stopping = any(descriptor == self._stop_reader for descriptor, _ in ready)
                 ended = self._drain() or stopping
+            self._flush()
         finally:
             for descriptor in (self._reader, self._stop_reader, self._file):
                 os.close(descriptor)
@@ -80,7 +90,15 @@ class Spool:
                 return False
             if not data:
                 return True
-            self._store(data)
+            self._store(self._masker.feed(data) if self._masker else data)
+
+    @property
+    def _is_holding(self) -> bool:
+        return self._masker is not None and self._masker.is_holding
+
+    def _flush(self) -> None:
+        if self._masker is not None:
+            self._store(self._masker.flush())
 
     def _store(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -1,13 +1,19 @@
 """What a plugin is, and what it gets."""
 
+import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from arcentra_agent.process import Launcher
 
 Args = Mapping[str, object]
+
+
+class PluginMissingError(Exception):
+    """This agent cannot do what the step run `uses`; the text is for its operator and the author of the pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +22,8 @@ class StepContext:
 
     workspace: Path
     scratch: Path
-    env: Mapping[str, str]
+    # Not to be printed: there are secrets in it.
+    env: Mapping[str, str] = field(repr=False)
     output: int
     launcher: Launcher
 
@@ -34,6 +41,12 @@ class StepContext:
             argv, cwd=cwd or self.workspace, env={**self.env, **(env or {})}, output=self.output
         )
 
+    async def say(self, text: str) -> None:
+        """Write a line of the agent's own into the log."""
+        # A descriptor of its own: the step may be cancelled, and the other one closed, while this is being written.
+        output = os.dup(self.output)
+        await asyncio.to_thread(_write_and_close, output, f"{text}\n".encode("utf-8", "replace"))
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -42,17 +55,34 @@ class StepResult:
     exit_code: int
     message: str = ""
     metrics: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Plugin(Protocol):
-    """The operations of one `uses`."""
+    """The operations of one `uses`. `secret_args` are the arguments whose values are masked."""
+
+    secret_args: ClassVar[frozenset[str]]
 
     async def run(self, action: str, args: Args, context: StepContext) -> StepResult:
         """Do the action.
 
         Raises:
             ArgumentError: before anything was started, when action or arguments are wrong.
-            CannotStartError: when a program it needs is not there.
+            CannotStartError: when a program of the step is not there.
+            PluginMissingError: when the agent has not what the plugin needs.
             OSError: when the system is out of something.
         """
         ...
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a new file that nobody but its owner can read at any time."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+
+
+def _write_and_close(descriptor: int, data: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)

@@ -3,6 +3,7 @@
 import shlex
 import shutil
 from dataclasses import dataclass
+from typing import ClassVar
 
 from arcentra_agent.plugins import arguments
 from arcentra_agent.plugins.arguments import ArgumentError
@@ -50,6 +51,8 @@ def parse(action: str, args: Args) -> Script | Command:
 
 class ShellPlugin:
     """Runs scripts and commands in the workspace."""
+
+    secret_args: ClassVar[frozenset[str]] = frozenset()
 
     async def run(self, action: str, args: Args, context: StepContext) -> StepResult:
         match parse(action, args):

@@ -8,9 +8,39 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from arcentra_cli.actions import agents, auth, logs, pipelines, runs, steps
+    from arcentra_cli.actions import (
+        agents,
+        approvals,
+        auth,
+        concurrency,
+        deployments,
+        documents,
+        hooks,
+        logs,
+        notifications,
+        pipelines,
+        runs,
+        secrets,
+        steps,
+        triggers,
+    )
 
-__all__ = ["agents", "auth", "logs", "pipelines", "runs", "steps"]
+__all__ = [
+    "agents",
+    "approvals",
+    "auth",
+    "concurrency",
+    "deployments",
+    "documents",
+    "hooks",
+    "logs",
+    "notifications",
+    "pipelines",
+    "runs",
+    "secrets",
+    "steps",
+    "triggers",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

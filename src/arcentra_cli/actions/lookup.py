@@ -12,9 +12,14 @@ DEFAULT_NAMESPACE = "default"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
+def is_id(text: str) -> bool:
+    """Whether a text has the form of an id."""
+    return _UUID.fullmatch(text) is not None
+
+
 def pipeline_request(text: str, namespace: str | None) -> pipeline_pb2.GetPipelineRequest:
     """The request for `NAME`, `NAMESPACE/NAME` or an id; `namespace` holds for a bare name."""
-    if _UUID.fullmatch(text):
+    if is_id(text):
         return pipeline_pb2.GetPipelineRequest(pipeline_id=text)
     named, separator, name = text.rpartition("/")
     return pipeline_pb2.GetPipelineRequest(namespace=named if separator else namespace or DEFAULT_NAMESPACE, name=name)
@@ -28,6 +33,15 @@ async def find_pipeline(client: Client, text: str, namespace: str | None) -> pip
     """
     reply = await client.read(client.pipelines.GetPipeline, pipeline_request(text, namespace))
     return reply.pipeline
+
+
+async def pipeline_id_of(client: Client, text: str | None, namespace: str | None) -> str:
+    """The id of the pipeline that a person named; empty when none was named.
+
+    Raises:
+        grpc.aio.AioRpcError: there is none, or the call failed.
+    """
+    return (await find_pipeline(client, text, namespace)).pipeline_id if text else ""
 
 
 async def get_run(client: Client, run_id: str) -> pipeline_pb2.PipelineRunDetail:

@@ -2,7 +2,7 @@
 
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from grpc.aio import AioRpcError
@@ -10,13 +10,13 @@ from rich.text import Text
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_cli.actions.lookup import find_pipeline
-from arcentra_cli.actions.runs import follow_run
+from arcentra_cli.actions.runs import follow_run, for_progress
 from arcentra_cli.client import Client
 from arcentra_cli.config import OutputFormat, Settings
 from arcentra_cli.errors import CliError
 from arcentra_cli.exit_codes import ExitCode
 from arcentra_cli.output import emit
-from arcentra_cli.render import tables
+from arcentra_cli.render import definition, tables, waiting
 from arcentra_cli.rpc_errors import explain
 from arcentra_cli.session import endpoint_of, session
 
@@ -25,7 +25,7 @@ LARGEST_DOCUMENT = 1 << 20
 
 async def apply(settings: Settings, files: Sequence[Path]) -> ExitCode:
     """Create or update the pipeline of each document; a faulty one does not keep the others from being applied."""
-    documents = [(path, _read(path)) for path in files]
+    documents = [(path, read_document(path)) for path in files]
     worst = ExitCode.SUCCESS
     async with session(settings) as client:
         for path, document in documents:
@@ -52,7 +52,12 @@ def applied(reply: pipeline_pb2.ApplyPipelineResponse) -> str:
     return f"pipeline {reply.namespace}/{reply.name} {done} (version {reply.spec_version})"
 
 
-def _read(path: Path) -> str:
+def read_document(path: Path) -> str:
+    """Return the text of a file; `-` is standard input.
+
+    Raises:
+        CliError: it cannot be read, is too large, or is not UTF-8.
+    """
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         if len(data) > LARGEST_DOCUMENT:
@@ -76,7 +81,7 @@ async def show(settings: Settings, pipeline: str) -> None:
     """Show one pipeline."""
     async with session(settings) as client:
         detail = await find_pipeline(client, pipeline, settings.namespace)
-    emit(settings.output, detail, lambda: tables.pipeline(detail))
+    emit(settings.output, detail, lambda: definition.pipeline(detail))
 
 
 async def delete(settings: Settings, pipeline: str) -> None:
@@ -110,9 +115,17 @@ async def trigger(
         )
         # The key makes a repeated call answer with the run of the first.
         reply = await client.read(client.pipelines.TriggerPipeline, request)
+        if follow or settings.output is OutputFormat.TABLE:  # else the reply as it is printed has them
+            warn(reply.warnings)
         if follow:
             started = f"run {reply.run_id} of {detail.namespace}/{detail.name} started"
-            print(started, file=sys.stdout if settings.output is OutputFormat.TABLE else sys.stderr, flush=True)
+            print(started, file=for_progress(settings), flush=True)
             return await follow_run(client, settings, reply.run_id, past_steps=())
     emit(settings.output, reply, lambda: Text(f"run {reply.run_id} started: arcentra run watch {reply.run_id}"))
     return ExitCode.SUCCESS
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Write what may keep a run from going on to stderr."""
+    for warning in warnings:
+        print(f"warning: {waiting.one_line(warning)}", file=sys.stderr, flush=True)

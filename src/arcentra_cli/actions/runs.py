@@ -4,12 +4,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterable
+from typing import TextIO
 
 from rich.text import Text
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_cli import exit_codes
-from arcentra_cli.actions.lookup import agent_names, find_pipeline, get_run
+from arcentra_cli.actions.lookup import agent_names, get_run, pipeline_id_of
 from arcentra_cli.client import Client
 from arcentra_cli.config import OutputFormat, Settings
 from arcentra_cli.errors import CliError
@@ -19,7 +20,7 @@ from arcentra_cli.follow.screen import LiveScreen, PlainScreen, Screen
 from arcentra_cli.follow.story import Story
 from arcentra_cli.follow.watch import LogFilter, Watch
 from arcentra_cli.output import console, emit, for_a_person
-from arcentra_cli.render import tables, words
+from arcentra_cli.render import tables, waiting, words
 from arcentra_cli.render.run import run_report
 from arcentra_cli.session import session
 
@@ -30,9 +31,8 @@ LONGEST_OUTAGE_S = 600.0
 async def list_runs(settings: Settings, pipeline: str | None, status: str | None, page: int, limit: int) -> None:
     """Show a page of runs, newest first."""
     async with session(settings) as client:
-        pipeline_id = (await find_pipeline(client, pipeline, settings.namespace)).pipeline_id if pipeline else ""
         request = pipeline_pb2.ListPipelineRunsRequest(
-            pipeline_id=pipeline_id,
+            pipeline_id=await pipeline_id_of(client, pipeline, settings.namespace),
             namespace=settings.namespace or "",
             status=_status(status) if status else pipeline_pb2.PIPELINE_STATUS_UNSPECIFIED,
             page=page,
@@ -65,14 +65,44 @@ async def show(settings: Settings, run_id: str) -> None:
 async def watch(settings: Settings, run_id: str) -> ExitCode:
     """Follow a run to its end; answers its exit code."""
     async with session(settings) as client:
-        run = await get_run(client, run_id)
-        past = [
-            step.step_run_id
-            for job in run.job_runs
-            for step in job.step_runs
-            if words.pipeline_status(step.status) in words.TERMINAL
-        ]
+        past = ended_steps(await get_run(client, run_id))
         return await follow_run(client, settings, run_id, past_steps=past)
+
+
+async def retry(settings: Settings, run_id: str, *, everything: bool, follow: bool) -> ExitCode:
+    """Run again what a run that has ended left undone, or all of it; with `follow`, as `watch`."""
+    scope = pipeline_pb2.RETRY_SCOPE_ALL if everything else pipeline_pb2.RETRY_SCOPE_FAILED
+    async with session(settings) as client:
+        before = await get_run(client, run_id)
+        request = pipeline_pb2.RetryPipelineRunRequest(run_id=run_id, scope=scope)
+        reply = await client.write(client.pipelines.RetryPipelineRun, request)
+        done = retried(before, reply)
+        if follow:
+            print(done, file=for_progress(settings), flush=True)
+            return await follow_run(client, settings, run_id, past_steps=ended_steps(before))
+    emit(settings.output, reply, lambda: Text(f"{done}: arcentra run watch {run_id}"))
+    return ExitCode.SUCCESS
+
+
+def retried(before: pipeline_pb2.PipelineRunDetail, reply: pipeline_pb2.RetryPipelineRunResponse) -> str:
+    """What a retry did, in one line."""
+    again = [job.job_name for job in before.job_runs if job.job_run_id in reply.job_run_ids]
+    return f"run {before.run_id} goes on, again: {waiting.names(again)}"
+
+
+def ended_steps(run: pipeline_pb2.PipelineRunDetail) -> list[str]:
+    """The step runs of a run that have ended: their logs are of the past."""
+    return [
+        step.step_run_id
+        for job in run.job_runs
+        for step in job.step_runs
+        if words.pipeline_status(step.status) in words.TERMINAL
+    ]
+
+
+def for_progress(settings: Settings) -> TextIO:
+    """Where a followed run is told of: stdout, unless that is for the run as JSON or YAML."""
+    return sys.stdout if settings.output is OutputFormat.TABLE else sys.stderr
 
 
 async def follow_run(client: Client, settings: Settings, run_id: str, past_steps: Iterable[str]) -> ExitCode:
@@ -104,7 +134,8 @@ async def show_live(
     screen = _screen(settings, story, states=logs is None)
     link = Link(screen.notice, LONGEST_OUTAGE_S)
     with screen:
-        await Watch(client, run_id, story, screen=screen, link=link, logs=logs or LogFilter()).follow()
+        watch = Watch(client, run_id, story, screen=screen, link=link, logs=logs or LogFilter(), explain=logs is None)
+        await watch.follow()
 
 
 def _screen(settings: Settings, story: Story, *, states: bool) -> Screen:

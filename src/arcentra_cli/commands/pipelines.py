@@ -10,7 +10,7 @@ from arcentra_cli.commands.arguments import Limit, Page, PipelineName
 from arcentra_cli.config import Settings
 from arcentra_cli.options import command
 
-app = typer.Typer(help="Pipelines: apply, list, show, trigger, delete.", no_args_is_help=True)
+app = typer.Typer(help="Pipelines: apply, validate, list, show, trigger, delete.", no_args_is_help=True)
 
 
 @command(app, "apply")
@@ -23,6 +23,24 @@ def apply(
 ) -> None:
     """Create or update pipelines from documents."""
     runtime.run(actions.pipelines.apply(settings, files))
+
+
+@command(app, "validate")
+def validate(
+    settings: Settings,
+    files: Annotated[
+        list[Path],
+        typer.Option("--file", "-f", metavar="FILE", help="Document, YAML or JSON; - is standard input. Repeatable."),
+    ],
+) -> None:
+    """Check documents as apply does, without storing anything. Exits with 2 when one has a fault."""
+    runtime.run(actions.documents.validate(settings, files))
+
+
+@command(app, "schema")
+def schema(settings: Settings) -> None:
+    """Print the JSON Schema of documents, for editors."""
+    runtime.run(actions.documents.schema(settings))
 
 
 @command(app, "list")

@@ -5,19 +5,17 @@ from typing import Annotated
 import typer
 
 from arcentra_cli import actions, runtime
-from arcentra_cli.commands.arguments import Limit, Page, Reason, RunId
+from arcentra_cli.commands.arguments import Limit, Page, PipelineOption, Reason, RunId
 from arcentra_cli.config import Settings
 from arcentra_cli.options import command
 
-app = typer.Typer(help="Runs: list, show, watch, stop, pause, resume.", no_args_is_help=True)
+app = typer.Typer(help="Runs: list, show, watch, retry, stop, pause, resume.", no_args_is_help=True)
 
 
 @command(app, "list")
 def list_(
     settings: Settings,
-    pipeline: Annotated[
-        str | None, typer.Option(metavar="PIPELINE", help="Only of this pipeline: NAME, NAMESPACE/NAME or id.")
-    ] = None,
+    pipeline: PipelineOption = None,
     status: Annotated[str | None, typer.Option(help="Only in this status, as `running` or `failed`.")] = None,
     page: Page = 1,
     limit: Limit = 20,
@@ -36,6 +34,29 @@ def show(settings: Settings, run: RunId) -> None:
 def watch(settings: Settings, run: RunId) -> None:
     """Follow a run with its live logs, and exit with its code. Ctrl-C detaches; the run goes on."""
     runtime.run(actions.runs.watch(settings, run))
+
+
+@command(app, "retry")
+def retry(
+    settings: Settings,
+    run: RunId,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Every job.", show_default=False)] = False,
+    failed: Annotated[
+        bool,
+        typer.Option("--failed", help="Only jobs that did not end well, and those skipped because of them (default)."),
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show the run live, and exit with its code.", show_default=False)
+    ] = False,
+) -> None:
+    """Run again what a run that has ended left undone: new attempts, of the same definition, variables and commit.
+
+    Example: arcentra run retry 01a20c8d-8ef0-7bef-9908-7f8916e7bda8 --failed --follow
+    """
+    if everything and failed:
+        raise typer.BadParameter("either --all or --failed", param_hint="--all")
+    runtime.run(actions.runs.retry(settings, run, everything=everything, follow=follow))
 
 
 @command(app, "stop")

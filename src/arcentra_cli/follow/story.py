@@ -2,13 +2,21 @@
 
 The three status streams and the logs arrive independently. A step's end is told once its log has been shown to the
 end, a job's end once its steps' ends have been told, so that the story reads in the order in which things happened.
+
+The streams say only of which kind it is what something waits for. The story asks to look at the run for the names, and
+tells of what still waits by then: what waits a moment only is not told.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.stream.v1 import stream_pb2
-from arcentra_cli.render import words
+from arcentra_cli.follow.waits import waits_of
+from arcentra_cli.render import waiting, words
+
+# Waits that a reader of the status line wants to know of while nothing runs: they may last, and may be for the reader.
+_NOTABLE_WAITS = frozenset({"approval", "concurrency", "retry"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +36,17 @@ class OpenLog:
     label: str
 
 
-Action = Say | OpenLog
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read the run as it stands and hand it to `on_look`."""
+
+
+Action = Say | OpenLog | Look
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the run is; `active` names the running steps, `waiting` the queued ones."""
+    """How far the run is; `active` names the running steps, `waiting` the queued ones and jobs that may wait long."""
 
     status: str
     completed: int
@@ -61,9 +74,20 @@ class _Step:
 class _Job:
     name: str
     status: str = ""
+    waits_for: str = ""
     total_steps: int = 0
     untold_end: Say | None = None
+    # How many step runs of each name are known: the attempts of that step.
     names: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def attempt(self) -> int:
+        return max(self.names.values(), default=1)
+
+    @property
+    def heard_steps(self) -> int:
+        """How many steps of the attempt are known."""
+        return sum(count == self.attempt for count in self.names.values())
 
 
 class Story:
@@ -82,6 +106,16 @@ class Story:
         self._jobs: dict[str, _Job] = {}
         self._run = ""
         self._counts = (0, 0, 0)
+        # Job runs and step runs that began to wait and were not told of, each with the number of that puzzle.
+        self._puzzles: dict[str, int] = {}
+        self._last_puzzle = 0
+        self._told_gates: set[str] = set()
+        self._most_attempts: dict[str, int] = {}
+
+    @property
+    def puzzles(self) -> int:
+        """The number of the last puzzle, 0 when there is none left: something waits, and it is not known for what."""
+        return self._last_puzzle if self._puzzles else 0
 
     def on_run(self, message: stream_pb2.StreamPipelineStatusResponse) -> list[Action]:
         """Take a change of the run. Its end is told by the summary, not here."""
@@ -94,20 +128,34 @@ class Story:
         return [Say("run", status)] if told else []
 
     def on_job(self, message: stream_pb2.StreamJobStatusResponse) -> list[Action]:
-        """Take a change of a job."""
+        """Take a change of a job: of its state, or only of what it waits for."""
         job = self._jobs.setdefault(message.job_id, _Job(message.job_name))
         status = words.pipeline_status(message.status)
-        if status == job.status:
-            return []
+        actions = [] if status == job.status else self._change_job(job, status, message)
+        waits_for = "" if status in words.TERMINAL else message.waiting_reason
+        if waits_for == job.waits_for:
+            return actions
+        job.waits_for = waits_for
+        # What waits in the queue is told of with its step.
+        return [*actions, *self._explain(message.job_id, wanted=waits_for not in {"", "queue"})]
+
+    def _change_job(self, job: _Job, status: str, message: stream_pb2.StreamJobStatusResponse) -> list[Action]:
         job.status = status
         job.total_steps = message.total_steps
         if status in words.TERMINAL:
             job.untold_end = Say(job.name, status, _took(message.duration))
             return list(self._settle(message.job_id))
-        return [] if status == "PENDING" else [Say(job.name, status)]
+        actions: list[Action] = []
+        if job.untold_end:  # it runs again before its end was told
+            actions.append(job.untold_end)
+            job.untold_end = None
+        if status != "PENDING":
+            most = self._most_attempts.get(message.job_id, 0)
+            actions.append(Say(job.name, status, waiting.attempt(job.attempt, most) if job.attempt > 1 else ""))
+        return actions
 
     def on_step(self, message: stream_pb2.StreamStepRunStatusResponse) -> list[Action]:
-        """Take a change of a step run."""
+        """Take a change of a step run; one only of what it waits for is told of with its job."""
         step = self._step(message)
         status = words.step_status(message.status)
         if status == step.status or step.status in words.TERMINAL:
@@ -116,12 +164,10 @@ class Story:
             step.status == "RUNNING" or status in {"RUNNING", "SUCCESS", "FAILED", "TIMEOUT"} or bool(message.agent_id)
         )
         step.status = status
-        actions: list[Action] = []
+        actions = self._explain(message.step_run_id, wanted=status == "QUEUED")
         if status == "RUNNING":
             agent = self._agents.get(message.agent_id, message.agent_id)
             actions = [Say(step.label, status, f"on {agent}" if agent else "")]
-        elif status == "QUEUED" and self._jobs[step.job_id].status != "RUNNING":
-            actions = [Say(step.label, status, "waits for an agent")]
         if ran and self._has_log(message.step_run_id, status) and not step.log_shown:
             step.log_shown = step.log_open = True
             actions.append(OpenLog(message.step_run_id, step.label))
@@ -129,6 +175,35 @@ class Story:
             step.untold_end = Say(step.label, status, _end_of_step(message, status))
             actions += self._settle(step.job_id)
         return actions
+
+    def _explain(self, identity: str, *, wanted: bool) -> list[Action]:
+        self._puzzles.pop(identity, None)
+        if not wanted:
+            return []
+        self._last_puzzle += 1
+        self._puzzles[identity] = self._last_puzzle
+        return [Look()]
+
+    def on_look(self, run: pipeline_pb2.PipelineRunDetail, asked: int) -> list[Action]:
+        """Take the run as it stands: tell of what began to wait and still does, and of gates once.
+
+        Args:
+            run: The run.
+            asked: `puzzles` when it was asked for; what became a puzzle since needs another look.
+        """
+        self._most_attempts = {job.job_run_id: job.max_attempts for job in run.job_runs}
+        old = {identity for identity, number in self._puzzles.items() if number <= asked}
+        new = [wait for wait in waits_of(run) if wait.id in old]
+        gates = [gate for gate in run.pending_approvals if gate.approval_id not in self._told_gates]
+        self._puzzles = {identity: number for identity, number in self._puzzles.items() if identity not in old}
+        self._told_gates.update(gate.approval_id for gate in gates)
+        same: dict[tuple[str, str], list[str]] = {}
+        for wait in new:
+            same.setdefault((wait.status, wait.text), []).append(wait.subject)
+        return [
+            *(Say(waiting.names(subjects), status, text) for (status, text), subjects in same.items()),
+            *(Say(waiting.gate_name(gate), "PENDING", waiting.how_to_decide(gate)) for gate in gates),
+        ]
 
     def on_log_end(self, step_run_id: str) -> list[Action]:
         """Take that the log of a step run has been shown to its end."""
@@ -147,8 +222,10 @@ class Story:
         """How far the run is."""
         completed, total, failed = self._counts
         active = tuple(step.label for step in self._steps.values() if step.status == "RUNNING")
-        waiting = tuple(step.label for step in self._steps.values() if step.status == "QUEUED")
-        return Progress(self._run or "PENDING", completed, total, failed, active, waiting)
+        jobs = [job for job in self._jobs.values() if job.waits_for in _NOTABLE_WAITS]
+        queued = [step.label for step in self._steps.values() if step.status == "QUEUED"]
+        waits = (*(f"{job.name} {waiting.in_words(job.waits_for)}" for job in jobs), *queued)
+        return Progress(self._run or "PENDING", completed, total, failed, active, waits)
 
     def _step(self, message: stream_pb2.StreamStepRunStatusResponse) -> _Step:
         known = self._steps.get(message.step_run_id)
@@ -170,7 +247,7 @@ class Story:
                 yield step.untold_end
                 step.untold_end = None
         job = self._jobs[job_id]
-        settled = len(steps) >= job.total_steps and all(step.settled for step in steps)
+        settled = job.heard_steps >= job.total_steps and all(step.settled for step in steps)
         if job.untold_end and (settled or at_close):
             yield job.untold_end
             job.untold_end = None
@@ -182,5 +259,5 @@ def _took(milliseconds: int) -> str:
 
 def _end_of_step(message: stream_pb2.StreamStepRunStatusResponse, status: str) -> str:
     exit_code = f"exit {message.exit_code}" if message.exit_code and status == "FAILED" else ""
-    error = message.error_message if status != "SUCCESS" else ""
+    error = waiting.one_line(message.error_message) if status != "SUCCESS" else ""
     return ", ".join(part for part in (_took(message.duration), exit_code, error) if part)

@@ -1,22 +1,29 @@
 """Follows one run: three status streams and a log stream a step, until the run has ended and its logs are shown."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from grpc.aio import UnaryStreamMultiCallable
+from grpc.aio import AioRpcError, UnaryStreamMultiCallable
 
+from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.stream.v1 import stream_pb2
 from arcentra_cli.client import Client
 from arcentra_cli.follow.lines import LogReader
 from arcentra_cli.follow.reading import Link, read_through
 from arcentra_cli.follow.screen import Screen
-from arcentra_cli.follow.story import Action, OpenLog, Story
+from arcentra_cli.follow.story import Action, Look, OpenLog, Story
 
 TICK_S = 0.25
 # How long a log may stay silent after the run has ended before it is given up as incomplete.
 LOG_SILENCE_S = 15.0
+# What waits no longer than this is not looked up.
+LOOK_GRACE_S = 0.25
+LOOK_AGAIN_S = 2.0
+# Of a run so large that looking takes long, looking takes at most one part in so many of the time.
+LOOK_SHARE = 10
 
 
 class _Status(Protocol):
@@ -56,8 +63,9 @@ class Watch:
     """Follows one run."""
 
     def __init__(
-        self, client: Client, run_id: str, story: Story, *, screen: Screen, link: Link, logs: LogFilter
+        self, client: Client, run_id: str, story: Story, *, screen: Screen, link: Link, logs: LogFilter, explain: bool
     ) -> None:
+        """Prepare; with `explain` the run is looked up when something of it waits, to say for what."""
         self._client = client
         self._run_id = run_id
         self._story = story
@@ -67,6 +75,8 @@ class Watch:
         self._open_logs: dict[str, asyncio.Task[None]] = {}
         self._labels: dict[str, str] = {}
         self._batches_read = 0
+        self._explain = explain
+        self._look_wanted = asyncio.Event()
 
     async def follow(self) -> None:
         """Follow the run to its end.
@@ -77,7 +87,9 @@ class Watch:
         async with asyncio.TaskGroup() as tasks:
             ticking = tasks.create_task(self._tick())
             async with asyncio.TaskGroup() as logs:
+                looking = tasks.create_task(self._look(logs))
                 await self._follow_states(logs)
+                looking.cancel()
                 await self._await_logs()
             self._perform(self._story.closing(), tasks)
             ticking.cancel()
@@ -130,7 +142,9 @@ class Watch:
 
     def _perform(self, actions: Iterable[Action], logs: asyncio.TaskGroup) -> None:
         for action in actions:
-            if not isinstance(action, OpenLog):
+            if isinstance(action, Look):
+                self._look_wanted.set()
+            elif not isinstance(action, OpenLog):
                 self._screen.say(action)
             elif self._filter.wants(action.label):
                 self._labels[action.step_run_id] = action.label
@@ -150,6 +164,30 @@ class Watch:
             self._screen.log(label, reader.end())
         del self._open_logs[step_run_id]
         self._perform(self._story.on_log_end(step_run_id), logs)
+
+    async def _look(self, logs: asyncio.TaskGroup) -> None:
+        """Look at the run at the begin, and whenever something of it waits longer than a moment."""
+        request = pipeline_pb2.GetPipelineRunRequest(run_id=self._run_id)
+        while self._explain:
+            self._look_wanted.clear()
+            begin, asked = time.monotonic(), self._story.puzzles
+            try:
+                reply = await self._client.read(self._client.pipelines.GetPipelineRun, request)
+            except AioRpcError:  # the streams tell of it, and it is asked again
+                self._look_wanted.set()
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
+            self._perform(self._story.on_look(reply.run, asked), logs)
+            await asyncio.sleep(LOOK_SHARE * (time.monotonic() - begin))
+            await self._wait_for_puzzle()
+
+    async def _wait_for_puzzle(self) -> None:
+        while True:
+            await self._look_wanted.wait()
+            await asyncio.sleep(LOOK_GRACE_S)
+            if self._story.puzzles:
+                return
+            self._look_wanted.clear()
 
     async def _await_logs(self) -> None:
         """Wait for the logs of an ended run; one that stays silent too long is told of and left."""

@@ -1,41 +1,63 @@
-"""A run as a table of its steps and as one line of summary."""
+"""A run as a table of its jobs and steps, the gates it waits at, and one line of summary."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
-from arcentra_cli.render import words
+from arcentra_cli.render import waiting, words
+
+Row = tuple[str | Text, ...]
+_COLUMNS = ("STAGE", "JOB", "STEP", "STATUS", "DURATION", "AGENT", "NOTE")
+_ONLY_STAGE = "default"
+# Steps that wait for nothing of their own: the line of their job says it, or the step before them does.
+_WAITS_OF_THE_JOB = frozenset({"stage", "approval", "needs", "concurrency", "previous_step"})
+_LONGEST_OUTPUT = 60
 
 
 def run_report(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], now: float) -> RenderableType:
-    """The steps of a run, then its summary. `agents` maps ids to names; an unknown agent is shown by its id."""
-    return Group(_steps(run, agents, now), Text(""), Text.assemble(*summary(run, now)))
+    """The jobs and steps of a run, then its gates and its summary.
+
+    `agents` maps ids to names; an unknown agent is shown by its id.
+    """
+    gates = [Text(f"{waiting.gate_name(gate)} {waiting.how_to_decide(gate)}") for gate in run.pending_approvals]
+    return Group(_table(run, agents, now), Text(""), *gates, Text.assemble(*summary(run, now)))
 
 
-def _steps(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], now: float) -> Table:
+def _table(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], now: float) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("JOB", "STEP", "STATUS", "DURATION", "AGENT", "NOTE"):
+    first = 0 if any(job.stage not in {"", _ONLY_STAGE} for job in run.job_runs) else 1
+    for column in _COLUMNS[first:]:
         table.add_column(column, justify="right" if column == "DURATION" else "left", overflow="fold")
+    stage = None
     for job in run.job_runs:
-        for row in _job_rows(job, agents, now):
-            table.add_row(*row)
+        for row in _job_rows(job, run.pending_approvals, agents, now):
+            table.add_row(*("" if job.stage == stage else job.stage, *row)[first:])
+            stage = job.stage
     return table
 
 
 def _job_rows(
-    job: pipeline_pb2.JobRunDetail, agents: Mapping[str, str], now: float
-) -> Iterator[tuple[str | Text, ...]]:
-    if not job.step_runs:
-        status = words.styled(words.pipeline_status(job.status))
-        yield job.job_name, "", status, "", agents.get(job.agent_id, job.agent_id), job.error_message
-    for index, step in enumerate(job.step_runs):
-        name = f"{step.step_name} (attempt {step.attempt})" if step.attempt > 1 else step.step_name
+    job: pipeline_pb2.JobRunDetail,
+    gates: Iterable[pipeline_pb2.ApprovalDetail],
+    agents: Mapping[str, str],
+    now: float,
+) -> Iterator[Row]:
+    """A row for the job, then one for each of its steps, the attempts of a step side by side."""
+    yield (
+        f"{job.job_name} ({waiting.attempt(job.attempt, job.max_attempts)})" if job.attempt > 1 else job.job_name,
+        "",
+        words.styled(words.pipeline_status(job.status)),
+        words.span(job.start_time, job.end_time, job.duration, now),
+        agents.get(job.agent_id, job.agent_id),
+        job_note(job, gates),
+    )
+    for step in job.step_runs:
         yield (
-            job.job_name if index == 0 else "",
-            name,
+            "",
+            f"{step.step_name} ({waiting.attempt(step.attempt)})" if step.attempt > 1 else step.step_name,
             words.styled(words.pipeline_status(step.status)),
             words.span(step.start_time, step.end_time, step.duration, now),
             agents.get(step.agent_id, step.agent_id),
@@ -43,17 +65,47 @@ def _job_rows(
         )
 
 
+def job_note(job: pipeline_pb2.JobRunDetail, gates: Iterable[pipeline_pb2.ApprovalDetail]) -> str:
+    """Why a job waits or failed, what it put out, and what it runs after."""
+    status = words.pipeline_status(job.status)
+    # What a step of it says already is not said twice.
+    error = "" if any(step.error_message == job.error_message for step in job.step_runs) else job.error_message
+    is_tolerated = job.allow_failure and status in {"FAILED", "TIMEOUT"}
+    parts = [
+        waiting.of_job(job, gates) if status not in words.TERMINAL else "",
+        _failure(status, job.failure_reason, job.exit_code, error),
+        "tolerated" if is_tolerated else "",
+        _outputs(job.outputs),
+        f"after {waiting.names(job.depends_on)}" if job.depends_on and job.waiting_reason != "needs" else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
 def step_note(step: pipeline_pb2.StepRunDetail) -> str:
     """Why a step waits or failed, in a few words; empty for a step of which nothing needs saying."""
     status = words.pipeline_status(step.status)
-    if status not in words.TERMINAL:
-        return "cancel asked for" if step.cancel_requested else step.waiting_reason
-    if status in {"SUCCESS", "SKIPPED"}:
+    if status in words.TERMINAL:
+        return _failure(status, step.failure_reason, step.exit_code, step.error_message)
+    if step.cancel_requested:
+        return "cancel asked for"
+    return "" if step.waiting_reason in _WAITS_OF_THE_JOB else waiting.in_words(step.waiting_reason)
+
+
+def _failure(status: str, reason: str, exit_code: int, error: str) -> str:
+    """Why something did not end well: the typed reason, or the exit code that stands for it, and the message."""
+    if status not in words.TERMINAL or status in {"SUCCESS", "SKIPPED"}:
         return ""
-    reason = step.failure_reason
-    if step.exit_code and reason in {"", "script"}:
-        reason = f"exit {step.exit_code}"
-    return ": ".join(part for part in (reason, step.error_message) if part)
+    if exit_code and reason in {"", "script"}:
+        reason = f"exit {exit_code}"
+    if reason.upper() == status:
+        reason = ""
+    return ": ".join(part for part in (reason, waiting.one_line(error)) if part)
+
+
+def _outputs(outputs: Mapping[str, str]) -> str:
+    texts = {name: waiting.one_line(value) for name, value in sorted(outputs.items())}
+    shown = (f"{name}={text[:_LONGEST_OUTPUT]}{'...' * (len(text) > _LONGEST_OUTPUT)}" for name, text in texts.items())
+    return f"outputs {', '.join(shown)}" if texts else ""
 
 
 def summary(run: pipeline_pb2.PipelineRunDetail, now: float) -> list[tuple[str, str]]:
@@ -62,7 +114,7 @@ def summary(run: pipeline_pb2.PipelineRunDetail, now: float) -> list[tuple[str, 
     took = words.span(run.start_time, run.end_time, run.duration, now)
     failed = f", {run.failed_jobs} failed" if run.failed_jobs else ""
     tail = f" {'in' if status in words.TERMINAL else 'for'} {took}" if took else ""
-    reason = f" ({run.status_reason})" if run.status_reason else ""
+    reason = f" ({waiting.one_line(run.status_reason)})" if run.status_reason else ""
     return [
         (f"run {run.run_id} of {run.namespace}/{run.pipeline_name or run.pipeline_id}: ", ""),
         (status, words.status_style(status)),

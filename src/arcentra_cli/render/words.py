@@ -29,7 +29,8 @@ _STYLES = {
 }
 
 
-def _word(name_of: Callable[[Any], str], prefix: str, value: int) -> str:
+def enum_word(name_of: Callable[[Any], str], prefix: str, value: int) -> str:
+    """The name of a value of an enum without its prefix; an unknown value as its number."""
     try:
         return name_of(value).removeprefix(prefix)
     except ValueError:  # a newer server knows more values
@@ -38,22 +39,22 @@ def _word(name_of: Callable[[Any], str], prefix: str, value: int) -> str:
 
 def pipeline_status(value: int) -> str:
     """`PIPELINE_STATUS_SUCCESS` as `SUCCESS`; an unknown value as its number."""
-    return _word(pipeline_pb2.PipelineStatus.Name, "PIPELINE_STATUS_", value)
+    return enum_word(pipeline_pb2.PipelineStatus.Name, "PIPELINE_STATUS_", value)
 
 
 def step_status(value: int) -> str:
     """`STEP_RUN_STATUS_QUEUED` as `QUEUED`; an unknown value as its number."""
-    return _word(steprun_pb2.StepRunStatus.Name, "STEP_RUN_STATUS_", value)
+    return enum_word(steprun_pb2.StepRunStatus.Name, "STEP_RUN_STATUS_", value)
 
 
 def agent_status(value: int) -> str:
     """`AGENT_STATUS_IDLE` as `IDLE`; an unknown value as its number."""
-    return _word(agent_pb2.AgentStatus.Name, "AGENT_STATUS_", value)
+    return enum_word(agent_pb2.AgentStatus.Name, "AGENT_STATUS_", value)
 
 
 def trigger_type(value: int) -> str:
     """`TRIGGER_TYPE_CRON` as `cron`; an unknown value as its number."""
-    return _word(pipeline_pb2.TriggerType.Name, "TRIGGER_TYPE_", value).lower()
+    return enum_word(pipeline_pb2.TriggerType.Name, "TRIGGER_TYPE_", value).lower()
 
 
 def status_style(word: str) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
+from arcentra_server.domain.fleet import AgentLabels
 from arcentra_server.domain.states import AgentStatus
 
 _COLUMNS = """a.id, a.name, a.ip, a.os, a.arch, a.version, a.capacity, a.claimed_labels || a.server_labels AS labels,
@@ -45,6 +46,15 @@ async def list_all(tx: Tx) -> list[AgentRow]:
     """Return every agent that has not left, by name."""
     rows = await tx.fetch(f"SELECT {_COLUMNS}, {_RUNNING} FROM agents a WHERE deleted_at IS NULL ORDER BY name, id")
     return [_agent(row) for row in rows]
+
+
+async def labels_of_all(tx: Tx) -> list[AgentLabels]:
+    """Return the labels of every agent that has not left."""
+    rows = await tx.fetch(
+        """SELECT name, claimed_labels || server_labels AS labels FROM agents WHERE deleted_at IS NULL
+            ORDER BY name, id"""
+    )
+    return [AgentLabels(row["name"], row["labels"]) for row in rows]
 
 
 async def insert(

@@ -52,12 +52,15 @@ _CLAIM = """
     leased AS (
         INSERT INTO leases (id, step_run_id, agent_id) SELECT lease_id, step_id, agent_id FROM taken
         RETURNING id, step_run_id, agent_id)
-    SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, s.dispatch
-      FROM leased JOIN step_runs s ON s.id = leased.step_run_id ORDER BY leased.id
+    SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, coalesce(s.rendered, s.dispatch) AS dispatch,
+           s.secrets, s.run_id, r.commit_sha
+      FROM leased JOIN step_runs s ON s.id = leased.step_run_id JOIN pipeline_runs r ON r.id = s.run_id
+     ORDER BY leased.id
 """
 _UNACKED = """
-    SELECT l.id, l.step_run_id, l.agent_id, s.attempt, s.dispatch
-      FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+    SELECT l.id, l.step_run_id, l.agent_id, s.attempt, coalesce(s.rendered, s.dispatch) AS dispatch, s.secrets, s.run_id,
+           r.commit_sha
+      FROM leases l JOIN step_runs s ON s.id = l.step_run_id JOIN pipeline_runs r ON r.id = s.run_id
      WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
 """
 _HELD = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from uuid import UUID
 
 from arcentra_server.db.engine import Tx
@@ -64,15 +65,52 @@ async def ignored_cancels(tx: Tx, seconds: float, limit: int) -> list[UUID]:
 
 
 async def overdue_steps(tx: Tx, grace_seconds: float, limit: int) -> list[UUID]:
-    """Return running step runs that are past their timeout and the grace, or past that of their job; not locked."""
+    """Return running step runs that are past their timeout and the grace; not locked."""
     rows = await tx.fetch(
-        """SELECT s.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id JOIN job_runs j ON j.id = s.job_run_id
+        """SELECT s.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
             WHERE l.ended_at IS NULL AND s.status = 'RUNNING' AND s.cancel_cause IS NULL
-              AND clock_timestamp() > least(
-                  s.started_at + s.timeout_ms * interval '1 ms' + make_interval(secs => $1),
-                  j.started_at + j.timeout_ms * interval '1 ms')
+              AND clock_timestamp() > s.started_at + s.timeout_ms * interval '1 ms' + make_interval(secs => $1)
             ORDER BY l.id LIMIT $2""",
         grace_seconds,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def overdue_jobs(tx: Tx, limit: int) -> list[tuple[UUID, UUID]]:
+    """Return (run, job run) of jobs that are past their timeout and of which something runs or waits; not locked.
+
+    A job that waits at its gate has done its work; one that was asked to end is being ended.
+    """
+    rows = await tx.fetch(
+        """SELECT run_id, id FROM job_runs
+            WHERE status = 'RUNNING' AND closing = '' AND timeout_ms IS NOT NULL AND gate <> 'WAITING'
+              AND clock_timestamp() > started_at + timeout_ms * interval '1 ms'
+            ORDER BY id LIMIT $1""",
+        limit,
+    )
+    return [(row["run_id"], row["id"]) for row in rows]
+
+
+async def overdue_runs(tx: Tx, limit: int) -> list[UUID]:
+    """Return runs that are past their timeout; not locked."""
+    rows = await tx.fetch(
+        """SELECT id FROM pipeline_runs
+            WHERE finished_at IS NULL AND timeout_ms IS NOT NULL AND NOT stopped AND NOT timed_out
+              AND clock_timestamp() > started_at + timeout_ms * interval '1 ms'
+            ORDER BY id LIMIT $1""",
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def expired_approvals(tx: Tx, passed_over: Iterable[Hashable], limit: int) -> list[UUID]:
+    """Return gates that were not decided in time, without those that are left alone for now; not locked."""
+    rows = await tx.fetch(
+        """SELECT id FROM approvals
+            WHERE state = 'PENDING' AND expires_at < clock_timestamp() AND id <> ALL($1::uuid[])
+            ORDER BY expires_at LIMIT $2""",
+        list(passed_over),
         limit,
     )
     return [row["id"] for row in rows]

@@ -11,7 +11,7 @@ from arcentra_server.domain.execution import Resource
 
 _SELECT = """
     SELECT id, xid, at, resource, pipeline_id, run_id, job_run_id, step_run_id, agent_id, status, previous_status,
-           total, completed, failed, running, current, message, actor
+           total, completed, failed, running, current, message, actor, waiting
       FROM events WHERE id > $1 AND id <= $2
 """
 _TOUCHED = """

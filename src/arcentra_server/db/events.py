@@ -32,9 +32,10 @@ _WRITTEN = (
     "current",
     "message",
     "actor",
+    "waiting",
 )
 _COLUMNS = """id, xid, at, resource, pipeline_id, run_id, job_run_id, step_run_id, agent_id, status, previous_status,
-    total, completed, failed, running, current, message, actor"""
+    total, completed, failed, running, current, message, actor, waiting"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class EventRow:
     current: int
     message: str
     actor: str
+    waiting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ async def append(tx: Tx, events: Sequence[Event]) -> None:
                 event.current,
                 event.message,
                 event.actor,
+                event.waiting,
             )
             for event in events
         ]

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
-from arcentra_server.domain.execution import CancelCause, JobState, Lease, RunState, StageDue, StageState, StepState
+from arcentra_server.domain import rollup
+from arcentra_server.domain.definition_json import retry_from_json
+from arcentra_server.domain.execution import (
+    CancelCause,
+    Closing,
+    JobState,
+    Lease,
+    RunState,
+    StageState,
+    StepState,
+    Waiting,
+)
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
+from arcentra_server.domain.states import FailureReason, GateState, RunStatus, StepStatus
 
 _RUN = """
     SELECT id, pipeline_id, status, stage_count, total_jobs, outcome, completed_jobs, failed_jobs, running_jobs,
-           paused, stopped, status_reason
+           paused, stopped, timed_out, rejected, commit_sha, pins, status_reason,
+           started_at IS NOT NULL AS started
       FROM pipeline_runs
 """
 _JOB = """
     SELECT j.id, j.run_id, j.stage_index, j.status, j.selector_id, j.total_steps, j.outcome, j.completed_steps,
-           j.failed_steps, j.running_steps, j.current_step, j.agent_id, j.error_message, j.exit_code, t.open_jobs
+           j.failed_steps, j.running_steps, j.current_step, j.agent_id, j.error_message, j.exit_code, j.failure_reason,
+           j.condition, j.total_needs, j.open_needs, j.has_dependants, j.upstream, j.walled, j.allow_failure, j.priority,
+           j.concurrency, j.retry, j.retries_left, j.attempt, j.closing, j.gate, j.output_texts <> '{}' AS has_outputs,
+           j.notify ? 'on_success' AS tells_success, j.notify ? 'on_failure' AS tells_failure, j.waits_for,
+           j.definition_name = '' AS unnamed, t.open_jobs, t.outcome AS stage_outcome, t.opened, t.gate AS stage_gate
       FROM job_runs j JOIN run_stages t ON t.run_id = j.run_id AND t.stage_index = j.stage_index
 """
 _STEP = """
     SELECT s.id, s.job_run_id, s.run_id, s.step_index, s.status, s.selector_id, s.attempt, s.own_selector,
            s.continue_on_error, s.cancel_cause, s.cancel_reason, s.agent_id, s.exit_code, s.error_message,
-           s.failure_reason, l.id AS lease_id, l.agent_id AS lease_agent
+           s.failure_reason, s.condition, s.kind, s.pin,
+           s.templates IS NOT NULL OR s.secrets <> '{}' OR s.kind = 'source' AS dynamic, l.id AS lease_id, l.agent_id AS lease_agent
       FROM step_runs s LEFT JOIN leases l ON l.step_run_id = s.id AND l.ended_at IS NULL
+"""
+# The previous release, which may still be running, names no definition in the jobs it stores. It keeps neither how a
+# stage ended nor whether it is open: both follow from the jobs, as its runs have no gates and tolerate no failure.
+_OLDER_STAGES = """
+    SELECT t.run_id, t.stage_index,
+           NOT EXISTS (SELECT 1 FROM run_stages b
+                        WHERE b.run_id = t.run_id AND b.stage_index < t.stage_index AND b.open_jobs > 0) AS opened,
+           ARRAY(SELECT DISTINCT j.status FROM job_runs j WHERE j.run_id = t.run_id AND j.stage_index = t.stage_index
+                    AND j.finished_at IS NOT NULL) AS ends
+      FROM run_stages t
+     WHERE t.run_id = ANY($1)
+       AND NOT EXISTS (SELECT 1 FROM job_runs n WHERE n.run_id = t.run_id AND n.definition_name <> '')
 """
 _UNFINISHED = "s.status IN ('PENDING', 'QUEUED', 'RUNNING')"
 
@@ -44,45 +74,93 @@ async def load_steps(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> None:
         [job["id"] for job in jobs],
         step_ids,
     )
-    _add(ledger, runs, jobs, steps)
+    _add(ledger, runs, jobs, steps, await _older_stages(tx, jobs))
+
+
+async def lock_run(tx: Tx, ledger: Ledger, run_id: UUID) -> RunState | None:
+    """Lock a run and load it without its jobs. None when there is no such run."""
+    _add(ledger, await tx.fetch(_RUN + "WHERE id = $1 FOR NO KEY UPDATE", run_id), (), (), {})
+    return ledger.runs.get(run_id)
 
 
 async def load_run(tx: Tx, ledger: Ledger, run_id: UUID) -> RunState | None:
     """Lock a run and load it whole, as far as it is unfinished. None when there is no such run."""
-    runs = await tx.fetch(_RUN + "WHERE id = $1 FOR NO KEY UPDATE", run_id)
-    if not runs:
+    run = await lock_run(tx, ledger, run_id)
+    if run is None:
         return None
     jobs = await tx.fetch(_JOB + "WHERE j.run_id = $1 ORDER BY j.stage_index, j.job_index", run_id)
     steps = await tx.fetch(
         _STEP + f"WHERE s.run_id = $1 AND {_UNFINISHED} AND NOT s.superseded ORDER BY s.job_run_id, s.step_index",
         run_id,
     )
-    _add(ledger, runs, jobs, steps)
-    return ledger.runs[run_id]
+    _add(ledger, (), jobs, steps, await _older_stages(tx, jobs))
+    ledger.whole_runs.add(run_id)
+    return run
 
 
-async def settle_stages(tx: Tx, ledger: Ledger) -> None:
-    """Open or skip the stages that became due, and those that become due by that."""
-    while ledger.due:
-        due = ledger.next_due()
-        jobs = await _load_stage(tx, ledger, due)
-        if due.skip:
-            ledger.skip_stage(ledger.runs[due.run_id], due.index, jobs)
-        else:
-            ledger.open_stage(ledger.runs[due.run_id], due.index, jobs)
+async def load_jobs(tx: Tx, ledger: Ledger, job_ids: Sequence[UUID]) -> list[JobState]:
+    """Load jobs of runs that are locked, with those of their steps that are unfinished; return them."""
+    missing = [job_id for job_id in job_ids if job_id not in ledger.jobs]
+    if missing:
+        await _load(tx, ledger, await tx.fetch(_JOB + "WHERE j.id = ANY($1)", missing))
+    return [ledger.jobs[job_id] for job_id in job_ids]
 
 
-async def _load_stage(tx: Tx, ledger: Ledger, due: StageDue) -> list[JobState]:
-    jobs = await tx.fetch(
-        _JOB + "WHERE j.run_id = $1 AND j.stage_index = $2 ORDER BY j.job_index", due.run_id, due.index
+async def load_rest(tx: Tx, ledger: Ledger, run_id: UUID) -> None:
+    """Load every job of a run that is locked which is not loaded yet: for what concerns all its stages."""
+    if run_id not in ledger.whole_runs:
+        await _load(
+            tx, ledger, await tx.fetch(_JOB + "WHERE j.run_id = $1 ORDER BY j.stage_index, j.job_index", run_id)
+        )
+        ledger.whole_runs.add(run_id)
+
+
+async def load_stage(tx: Tx, ledger: Ledger, run_id: UUID, index: int) -> tuple[list[JobState], RunStatus]:
+    """Load the jobs of a stage; return them, in order, and the gravest end of the stages before it."""
+    if run_id in ledger.whole_runs:
+        return _loaded_stage(ledger, run_id, index)
+    jobs = await tx.fetch(_JOB + "WHERE j.run_id = $1 AND j.stage_index = $2 ORDER BY j.job_index", run_id, index)
+    await _load(tx, ledger, jobs)
+    before = await tx.fetch(
+        "SELECT stage_index, outcome FROM run_stages WHERE run_id = $1 AND stage_index < $2", run_id, index
     )
+    known = {key[1]: stage.outcome for key, stage in (await _older_stages(tx, jobs)).items()}
+    known |= {key[1]: stage.outcome for key, stage in ledger.stages.items() if key[0] == run_id}
+    upstream = rollup.gravest(known.get(row["stage_index"], RunStatus(row["outcome"])) for row in before)
+    return [ledger.jobs[job["id"]] for job in jobs], upstream
+
+
+def _loaded_stage(ledger: Ledger, run_id: UUID, index: int) -> tuple[list[JobState], RunStatus]:
+    jobs = [job for job in ledger.jobs.values() if job.run_id == run_id and job.stage_index == index]
+    before = (stage.outcome for (of_run, place), stage in ledger.stages.items() if of_run == run_id and place < index)
+    return sorted(jobs, key=lambda job: job.id), rollup.gravest(before)
+
+
+async def _load(tx: Tx, ledger: Ledger, jobs: Sequence[Row]) -> None:
     steps = await tx.fetch(
         _STEP
         + f"WHERE s.job_run_id = ANY($1) AND {_UNFINISHED} AND NOT s.superseded ORDER BY s.job_run_id, s.step_index",
-        [job["id"] for job in jobs],
+        [job["id"] for job in jobs if job["id"] not in ledger.jobs],
     )
-    _add(ledger, (), jobs, steps)
-    return [ledger.jobs[job["id"]] for job in jobs]
+    _add(ledger, (), jobs, steps, await _older_stages(tx, jobs))
+
+
+@dataclass(frozen=True, slots=True)
+class _OlderStage:
+    outcome: RunStatus
+    opened: bool
+
+
+async def _older_stages(tx: Tx, jobs: Iterable[Row]) -> dict[tuple[UUID, int], _OlderStage]:
+    """Return what is not stored of the stages of those runs that the previous release stored."""
+    run_ids = {job["run_id"] for job in jobs if job["unnamed"]}
+    rows = await tx.fetch(_OLDER_STAGES, list(run_ids)) if run_ids else ()
+    return {
+        (row["run_id"], row["stage_index"]): _OlderStage(
+            rollup.gravest(rollup.job_contribution(RunStatus(end)) for end in row["ends"]), row["opened"]
+        )
+        for row in rows
+    }
 
 
 def _add(
@@ -90,14 +168,28 @@ def _add(
     runs: Iterable[Row],
     jobs: Sequence[Row],
     steps: Iterable[Row],
+    older: Mapping[tuple[UUID, int], _OlderStage],
 ) -> None:
     stages = {
-        (row["run_id"], row["stage_index"]): StageState(row["run_id"], row["stage_index"], row["open_jobs"])
-        for row in jobs
+        (row["run_id"], row["stage_index"]): StageState(
+            row["run_id"],
+            row["stage_index"],
+            row["open_jobs"],
+            stage.outcome if stage else RunStatus(row["stage_outcome"]),
+            stage.opened if stage else row["opened"],
+            GateState(row["stage_gate"]),
+        )
+        for row, stage in ((row, older.get((row["run_id"], row["stage_index"]))) for row in jobs)
         if (row["run_id"], row["stage_index"]) not in ledger.stages
     }
     ledger.add_runs([_run(row) for row in runs], stages.values())
-    ledger.add_jobs([_job(row) for row in jobs if row["id"] not in ledger.jobs], [_step(row) for row in steps])
+    new = [_job(row) for row in jobs if row["id"] not in ledger.jobs]
+    for job in new:
+        if (stage := older.get((job.run_id, job.stage_index))) is not None:
+            # The previous release opens a stage without taking back what its jobs wait for.
+            waits = job.status is RunStatus.PENDING and not stage.opened
+            job.waits_for = Waiting.STAGE if waits else Waiting.NOTHING
+    ledger.add_jobs(new, [_step(row) for row in steps])
 
 
 def _run(row: Row) -> RunState:
@@ -113,6 +205,11 @@ def _run(row: Row) -> RunState:
         running_jobs=row["running_jobs"],
         paused=row["paused"],
         stopped=row["stopped"],
+        timed_out=row["timed_out"],
+        rejected=row["rejected"],
+        started=row["started"],
+        commit_sha=row["commit_sha"],
+        pins=row["pins"],
         status_reason=row["status_reason"],
     )
 
@@ -133,6 +230,24 @@ def _job(row: Row) -> JobState:
         agent_id=row["agent_id"],
         error_message=row["error_message"],
         exit_code=row["exit_code"],
+        failure_reason=FailureReason(row["failure_reason"]) if row["failure_reason"] else None,
+        condition=row["condition"],
+        total_needs=row["total_needs"],
+        open_needs=row["open_needs"],
+        has_dependants=row["has_dependants"],
+        upstream=RunStatus(row["upstream"]),
+        walled=row["walled"],
+        allow_failure=row["allow_failure"],
+        priority=row["priority"],
+        concurrency=row["concurrency"],
+        retry=retry_from_json(row["retry"]) if row["retry"] else None,
+        retries_left=row["retries_left"],
+        attempt=row["attempt"],
+        closing=Closing(row["closing"]),
+        gate=GateState(row["gate"]),
+        has_outputs=row["has_outputs"],
+        notices=frozenset(side for side in ("success", "failure") if row[f"tells_{side}"]),
+        waits_for=Waiting(row["waits_for"]),
     )
 
 
@@ -152,6 +267,10 @@ def _step(row: Row) -> StepState:
         cancel_reason=row["cancel_reason"],
         agent_id=row["agent_id"],
         lease=Lease(lease_id, row["id"], row["lease_agent"]) if lease_id else None,
+        condition=row["condition"],
+        dynamic=row["dynamic"],
+        kind=row["kind"],
+        pin=row["pin"],
         exit_code=row["exit_code"],
         error_message=row["error_message"],
         failure_reason=FailureReason(row["failure_reason"]) if row["failure_reason"] else None,

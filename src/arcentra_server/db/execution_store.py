@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
+from uuid import UUID
+
+import structlog
 
 from arcentra_server.db.engine import Database, Row, Tx, new_id
-from arcentra_server.db.execution import settle_stages
+from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_write import write
-from arcentra_server.domain.errors import WriteConflict
-from arcentra_server.domain.execution import Dispatch
+from arcentra_server.db.turns import Turns
+from arcentra_server.db.vault import Vault
+from arcentra_server.domain.errors import ArcentraError, WriteConflict
+from arcentra_server.domain.execution import Dispatch, RunState
 from arcentra_server.domain.lease_tokens import LeaseTokens
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.ports import AgentLinks, Wake
+from arcentra_server.domain.ports import AgentLinks, DispatchForm, Wake
+from arcentra_server.domain.states import FailureReason
 
 Answer = TypeVar("Answer")
 _ATTEMPTS = 5
+_log = structlog.get_logger()
 
 
 class ExecutionStore:
@@ -26,15 +33,24 @@ class ExecutionStore:
         database: Database,
         links: AgentLinks,
         tokens: LeaseTokens,
+        form: DispatchForm,
+        vault: Vault,
         *,
         on_change: Iterable[Wake],
         on_new_work: Iterable[Wake],
+        on_keys: Iterable[Wake] = (),
     ) -> None:
         self.database = database
+        self.form = form
+        self._vault = vault
+        self._turns = Turns(form, vault, new_id)
+        # Leased, but not to be sent, as a secret of theirs is not there; they fail in a change of their own.
+        self._unsendable: dict[UUID, str] = {}
         self._links = links
         self._tokens = tokens
         self._on_change = tuple(on_change)
         self._on_new_work = tuple(on_new_work)
+        self._on_keys = tuple(on_keys)
 
     async def change(self, action: Callable[[Tx, Ledger], Awaitable[Answer]]) -> Answer:
         """Run an action that loads a ledger and decides; write what it decided.
@@ -50,18 +66,28 @@ class ExecutionStore:
             try:
                 async with self.database.transaction() as tx:
                     answer = await action(tx, ledger)
-                    await settle_stages(tx, ledger)
+                    await self._turns.settle(tx, ledger)
                     leased = await write(tx, ledger)
+                    dispatches = await self.dispatches(tx, leased, ledger.runs)
             except WriteConflict:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 continue
-            self._publish(ledger, leased)
+            self._publish(ledger, dispatches)
+            await self.fail_unsendable()
             return answer
         raise WriteConflict("another change was first, please repeat")
 
-    def dispatches(self, rows: Iterable[Row]) -> list[Dispatch]:
-        """Return leased rows as dispatches, with the tokens of their leases."""
+    async def dispatches(
+        self, tx: Tx, rows: Iterable[Row], runs: Mapping[UUID, RunState] | None = None
+    ) -> list[Dispatch]:
+        """Return leased rows as dispatches, with the tokens of their leases and the secrets that their steps name.
+
+        A step whose secret is gone is left out, and fails with the next `fail_unsendable`. `runs`: the runs as they are
+        now, where the rows do not say their commits.
+        """
+        leased = list(rows)
+        secrets = await self._secrets(tx, [row for row in leased if row["secrets"]])
         return [
             Dispatch(
                 row["id"],
@@ -70,21 +96,66 @@ class ExecutionStore:
                 row["agent_id"],
                 row["attempt"],
                 row["dispatch"],
+                *secrets.get(row["id"], ({}, {})),
+                row["commit_sha"] if runs is None else runs[row["run_id"]].commit_sha,
             )
-            for row in rows
+            for row in leased
+            if row["step_run_id"] not in self._unsendable
         ]
+
+    async def _secrets(self, tx: Tx, rows: list[Row]) -> dict[UUID, tuple[dict[str, str], dict[str, str]]]:
+        """Return for each lease its secrets by environment variable, and by their own names."""
+        if not rows:
+            return {}
+        found = await tx.fetch(
+            "SELECT id, namespace, pipeline_id FROM pipeline_runs WHERE id = ANY($1)", [row["run_id"] for row in rows]
+        )
+        scopes = {run["id"]: (run["namespace"], run["pipeline_id"]) for run in found}
+        wanted = {(*scopes[row["run_id"]], name) for row in rows for name in row["secrets"].values()}
+        opened = await self._vault.values(tx, wanted)
+        secrets = {}
+        for row in rows:
+            scope = scopes[row["run_id"]]
+            names = sorted(set(row["secrets"].values()))
+            by_name = {name: opened.values[*scope, name] for name in names if (*scope, name) in opened.values}
+            for name in names:
+                if name not in by_name:
+                    why = str(opened.faults.get((*scope, name), "is not set"))
+                    self._unsendable[row["step_run_id"]] = f"secret {name}: {why}"
+            secrets[row["id"]] = ({name: by_name.get(of, "") for name, of in row["secrets"].items()}, by_name)
+        return secrets
+
+    async def fail_unsendable(self) -> None:
+        """End the steps that were leased and cannot be sent as a secret of theirs is gone."""
+        if not self._unsendable:
+            return
+        messages = dict(self._unsendable)
+
+        async def decide(tx: Tx, ledger: Ledger) -> None:
+            await load_steps(tx, ledger, list(messages))
+            for step_id, message in messages.items():
+                if step_id in ledger.steps:
+                    ledger.fail_waiting(ledger.steps[step_id], message, FailureReason.VALIDATION)
+
+        self._unsendable = {}
+        try:
+            await self.change(decide)
+        except ArcentraError as error:
+            # What brought this about is committed; the leases are taken back in time, and this is tried again.
+            _log.warning("unsendable_steps_not_failed", step_run_ids=[str(one) for one in messages], error=str(error))
 
     def announce_new_work(self) -> None:
         """Hint that something was committed that the scheduler does not know at all: a run, an agent, labels."""
         for wake in (*self._on_new_work, *self._on_change):
             wake()
 
-    def _publish(self, ledger: Ledger, leased: list[Row]) -> None:
-        if leased:
-            self._links.dispatch(self.dispatches(leased))
+    def _publish(self, ledger: Ledger, dispatches: list[Dispatch]) -> None:
+        if dispatches:
+            self._links.dispatch(dispatches)
         if ledger.cancels:
             self._links.cancel(ledger.cancels)
         if ledger.releases:
             self._links.release(ledger.releases)
-        for wake in self._on_change:
+        keys = self._on_keys if ledger.claimed_keys or ledger.released_keys else ()
+        for wake in (*self._on_change, *keys):
             wake()

@@ -12,7 +12,9 @@ from typing import Any
 
 from arcentra_server.db import events
 from arcentra_server.db.engine import Row, Tx
+from arcentra_server.db.execution_consequences import write_consequences, write_turns
 from arcentra_server.domain.errors import WriteConflict
+from arcentra_server.domain.execution import StageState
 from arcentra_server.domain.ledger import Ledger
 
 _STEPS = """
@@ -20,13 +22,14 @@ _STEPS = """
        SET status = c.status, agent_id = c.agent_id, cancel_cause = c.cancel_cause, cancel_reason = c.cancel_reason,
            cancel_requested_at = CASE WHEN c.cancel_cause IS NOT NULL THEN coalesce(s.cancel_requested_at, clock_timestamp()) END,
            exit_code = c.exit_code, error_message = c.error_message, failure_reason = c.failure_reason,
+           outputs = CASE WHEN c.outputs IS NULL THEN s.outputs ELSE c.outputs::jsonb END,
            metrics = CASE WHEN c.metrics IS NULL THEN s.metrics ELSE c.metrics::jsonb END, log_size = coalesce(c.log_size, s.log_size),
            started_at = CASE WHEN c.started THEN clock_timestamp() ELSE s.started_at END,
            finished_at = CASE WHEN c.finished THEN clock_timestamp() ELSE s.finished_at END
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::int[], $8::text[],
-                  $9::text[], $10::text[], $11::bigint[], $12::bool[], $13::bool[])
+                  $9::text[], $10::text[], $11::bigint[], $12::bool[], $13::bool[], $14::text[])
            AS c(id, expected, status, agent_id, cancel_cause, cancel_reason, exit_code, error_message, failure_reason,
-                metrics, log_size, started, finished)
+                metrics, log_size, started, finished, outputs)
      WHERE s.id = c.id AND s.status = c.expected
 """
 _JOBS = """
@@ -43,8 +46,9 @@ _JOBS = """
      WHERE j.id = c.id
 """
 _STAGES = """
-    UPDATE run_stages t SET open_jobs = c.open_jobs
-      FROM unnest($1::uuid[], $2::int[], $3::int[]) AS c(run_id, stage_index, open_jobs)
+    UPDATE run_stages t SET open_jobs = c.open_jobs, outcome = c.outcome, opened = c.opened, gate = c.gate
+      FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::bool[], $6::text[])
+           AS c(run_id, stage_index, open_jobs, outcome, opened, gate)
      WHERE t.run_id = c.run_id AND t.stage_index = c.stage_index
 """
 _RUNS = """
@@ -52,11 +56,12 @@ _RUNS = """
        SET status = c.status, outcome = c.outcome, completed_jobs = c.completed, failed_jobs = c.failed,
            running_jobs = c.running, paused = c.paused, stopped = c.stopped, status_reason = c.reason,
            total_jobs = c.total,
-           started_at = CASE WHEN c.running > 0 THEN coalesce(r.started_at, clock_timestamp()) ELSE r.started_at END,
+           -- Whoever retries a run that ended gives it its whole time again: it has not started then.
+           started_at = CASE WHEN c.started THEN coalesce(r.started_at, clock_timestamp()) END,
            finished_at = CASE WHEN c.finished THEN coalesce(r.finished_at, clock_timestamp()) END
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::bool[], $8::bool[],
-                  $9::text[], $10::bool[], $11::int[])
-           AS c(id, status, outcome, completed, failed, running, paused, stopped, reason, finished, total)
+                  $9::text[], $10::bool[], $11::int[], $12::bool[])
+           AS c(id, status, outcome, completed, failed, running, paused, stopped, reason, finished, total, started)
      WHERE r.id = c.id
 """
 # Locked in the order of ids, after the runs: the one order in which anyone locks both.
@@ -69,10 +74,10 @@ _PIPELINES = """
      WHERE p.id = c.id
 """
 _ENQUEUE = """
-    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at)
-    SELECT id, selector_id, run_id, agent_id, held, clock_timestamp() + make_interval(secs => delay)
-      FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[], $6::float8[])
-           AS c(id, selector_id, run_id, agent_id, held, delay)
+    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at, priority)
+    SELECT id, selector_id, run_id, agent_id, held, clock_timestamp() + make_interval(secs => delay), priority
+      FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[], $6::float8[], $7::int[])
+           AS c(id, selector_id, run_id, agent_id, held, delay, priority)
 """
 _END_LEASES = """
     UPDATE leases l SET ended_at = clock_timestamp(), end_reason = c.reason
@@ -82,7 +87,8 @@ _NEW_LEASES = """
     WITH leased AS (
         INSERT INTO leases (id, step_run_id, agent_id)
         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) RETURNING id, step_run_id, agent_id)
-    SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, s.dispatch
+    SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, coalesce(s.rendered, s.dispatch) AS dispatch,
+           s.secrets, s.run_id
       FROM leased JOIN step_runs s ON s.id = leased.step_run_id
 """
 
@@ -98,9 +104,11 @@ async def write(tx: Tx, ledger: Ledger) -> list[Row]:
         WriteConflict: a step was not in the state that it was loaded with.
     """
     await _write_steps(tx, ledger)
+    await write_turns(tx, ledger)
     leased = await _write_leases(tx, ledger)
     await _write_queue(tx, ledger)
     await _write_parents(tx, ledger)
+    await write_consequences(tx, ledger)
     await events.append(tx, ledger.events)
     return leased
 
@@ -124,10 +132,15 @@ async def _write_steps(tx: Tx, ledger: Ledger) -> None:
                 step.log_size,
                 step_id in ledger.started_steps,
                 step.status.terminal and not before.terminal,
+                json.dumps(dict(step.outputs)) if step.outputs else None,
             )
         )
     if rows and await tx.execute(_STEPS, *_columns(rows)) != f"UPDATE {len(rows)}":
         raise WriteConflict("a step run was changed at the same time")
+
+
+def _stage_row(stage: StageState) -> tuple[Any, ...]:
+    return stage.run_id, stage.index, stage.open_jobs, stage.outcome.value, stage.opened, stage.gate.value
 
 
 async def _write_leases(tx: Tx, ledger: Ledger) -> list[Row]:
@@ -150,7 +163,8 @@ async def _write_queue(tx: Tx, ledger: Ledger) -> None:
         for step_id, agent_id in ledger.queued.items():
             step = ledger.steps[step_id]
             paused = ledger.runs[step.run_id].paused
-            rows.append((step_id, step.selector_id, step.run_id, agent_id, paused, ledger.delays.get(step_id, 0.0)))
+            delay, priority = ledger.delays.get(step_id, 0.0), ledger.jobs[step.job_id].priority
+            rows.append((step_id, step.selector_id, step.run_id, agent_id, paused, delay, priority))
         await tx.execute(_ENQUEUE, *_columns(rows))
 
 
@@ -176,7 +190,7 @@ async def _write_parents(tx: Tx, ledger: Ledger) -> None:
     if jobs:
         await tx.execute(_JOBS, *_columns(jobs))
     if ledger.changed_stages:
-        await tx.execute(_STAGES, *_columns((*key, ledger.stages[key].open_jobs) for key in ledger.changed_stages))
+        await tx.execute(_STAGES, *_columns(_stage_row(ledger.stages[key]) for key in ledger.changed_stages))
     runs = [ledger.runs[run_id] for run_id in ledger.runs_before]
     if not runs:
         return
@@ -193,6 +207,7 @@ async def _write_parents(tx: Tx, ledger: Ledger) -> None:
             run.status_reason,
             run.status.terminal,
             run.total_jobs,
+            run.started,
         )
         for run in runs
     ]

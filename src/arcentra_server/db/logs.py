@@ -17,7 +17,7 @@ _HOLDERS = """
 """
 # Rows are locked in the order of ids by everyone.
 _LOCK = """
-    SELECT step_run_id, last_seq, size, stored_bytes, lost_bytes, truncated
+    SELECT step_run_id, last_seq, size, stored_bytes, lost_bytes, truncated, held
       FROM step_logs WHERE step_run_id = ANY($1) ORDER BY step_run_id FOR NO KEY UPDATE
 """
 _CREATE = "INSERT INTO step_logs (step_run_id) SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING"
@@ -28,14 +28,14 @@ _INSERT = """
 _UPDATE = """
     UPDATE step_logs g
        SET last_seq = c.last_seq, size = c.size, stored_bytes = c.stored, lost_bytes = c.lost, truncated = c.truncated,
-           updated_at = clock_timestamp()
-      FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[])
-           AS c(id, last_seq, size, stored, lost, truncated)
+           held = c.held, updated_at = clock_timestamp()
+      FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[], $7::int[])
+           AS c(id, last_seq, size, stored, lost, truncated, held)
      WHERE g.step_run_id = c.id
 """
 _VIEW = """
     SELECT s.finished_at IS NOT NULL AS ended, s.log_size, coalesce(g.size, 0) AS size,
-           coalesce(g.truncated, false) AS truncated,
+           coalesce(g.truncated, false) AS truncated, coalesce(g.held, 0) AS held,
            coalesce(extract(epoch FROM clock_timestamp() - greatest(s.finished_at, g.updated_at)), 0)::float8 AS quiet
       FROM step_runs s LEFT JOIN step_logs g ON g.step_run_id = s.id WHERE s.id = $1
 """
@@ -87,7 +87,7 @@ async def store(tx: Tx, chunks: Sequence[tuple[int, LogBatch]], states: Mapping[
         await tx.execute(_INSERT, *(list(column) for column in zip(*rows, strict=True)))
     if states:
         changed = [
-            (step_id, state.last_seq, state.size, state.stored_bytes, state.lost_bytes, state.truncated)
+            (step_id, state.last_seq, state.size, state.stored_bytes, state.lost_bytes, state.truncated, state.held)
             for step_id, state in states.items()
         ]
         await tx.execute(_UPDATE, *(list(column) for column in zip(*changed, strict=True)))
@@ -118,3 +118,14 @@ async def chunks_after(tx: Tx, step_id: UUID, seq: int, limit: int) -> list[LogC
         LogChunk(row[0], row[1], row[2], Compression(row[3]), row[4])
         for row in await tx.fetch(_CHUNKS, step_id, seq, limit)
     ]
+
+
+async def replace_chunk(tx: Tx, step_id: UUID, seq: int, compression: Compression, data: bytes) -> None:
+    """Write another content of the same size into a stored chunk."""
+    await tx.execute(
+        "UPDATE log_chunks SET compression = $3, data = $4 WHERE step_run_id = $1 AND seq = $2",
+        step_id,
+        seq,
+        compression.value,
+        data,
+    )

@@ -12,32 +12,58 @@ import asyncpg
 
 from arcentra_server.db import events
 from arcentra_server.db.engine import Tx
+from arcentra_server.domain.definition_json import approval_to_json, notify_to_json, retry_to_json
 from arcentra_server.domain.errors import AlreadyExists
-from arcentra_server.domain.execution import Event, Resource
-from arcentra_server.domain.instantiate import NewRun, NewStep
+from arcentra_server.domain.execution import Event, Resource, Waiting
+from arcentra_server.domain.instantiate import NewJob, NewRun, NewStage, NewStep
 from arcentra_server.domain.selectors import Selector
-from arcentra_server.domain.states import StepStatus
+from arcentra_server.domain.states import GateState, StepStatus
 
 # One statement for all rows of a run: their keys are checked when it ends.
 _INSERT = """
     WITH run AS (
         INSERT INTO pipeline_runs (id, pipeline_id, namespace, spec_version, trigger_type, triggered_by, branch,
-                                   commit_sha, variables, request_id, stage_count, total_jobs)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)),
+                                   commit_sha, variables, request_id, stage_count, total_jobs, trigger_actor, event,
+                                   pins, timeout_ms)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)),
     stages AS (
-        INSERT INTO run_stages (run_id, stage_index, name, open_jobs)
-        SELECT $1, * FROM unnest($13::int[], $14::text[], $15::int[])),
+        INSERT INTO run_stages (run_id, stage_index, name, open_jobs, opened, gate, approval)
+        SELECT $1, c.place, c.name, c.size, c.opened, c.gate, c.approval::jsonb
+          FROM unnest($17::int[], $18::text[], $19::int[], $20::bool[], $21::text[], $22::text[])
+               AS c(place, name, size, opened, gate, approval)),
     jobs AS (
-        INSERT INTO job_runs (run_id, pipeline_id, id, name, stage_index, job_index, selector_id, timeout_ms, total_steps)
-        SELECT $1, $2, *
-          FROM unnest($16::uuid[], $17::text[], $18::int[], $19::int[], $20::int[], $21::bigint[], $22::int[])),
+        INSERT INTO job_runs (run_id, pipeline_id, id, name, stage_index, job_index, selector_id, timeout_ms, total_steps,
+                              definition_name, total_needs, open_needs, has_dependants, waits_for, priority, matrix,
+                              condition, allow_failure, concurrency, concurrency_limit, cancel_in_progress, retry,
+                              retries_left, gate, approval, output_texts, notify, target)
+        SELECT $1, $2, c.id, c.name, c.stage_index, c.job_index, c.selector_id, c.timeout_ms, c.total_steps,
+               c.definition_name, c.needs, c.needs, c.has_dependants, c.waits_for, c.priority, coalesce(x.matrix, '{}'),
+               coalesce(x.condition, ''), coalesce(x.allow_failure, false), coalesce(x.concurrency, ''),
+               coalesce(x.concurrency_limit, 1), coalesce(x.cancel_in_progress, false), x.retry,
+               coalesce(x.retries_left, 0), coalesce(x.gate, ''), x.approval, coalesce(x.output_texts, '{}'), x.notify,
+               x.target
+          FROM unnest($23::uuid[], $24::text[], $25::int[], $26::int[], $27::int[], $28::bigint[], $29::int[],
+                      $30::text[], $31::int[], $32::bool[], $33::text[], $34::int[], $35::text[])
+               AS c(id, name, stage_index, job_index, selector_id, timeout_ms, total_steps, definition_name, needs,
+                    has_dependants, waits_for, priority, more)
+         CROSS JOIN LATERAL jsonb_to_record(coalesce(c.more, '{}')::jsonb)
+               AS x(matrix jsonb, condition text, allow_failure bool, concurrency text, concurrency_limit int,
+                    cancel_in_progress bool, retry jsonb, retries_left int, gate text, approval jsonb, output_texts jsonb,
+                    notify jsonb, target jsonb)),
+    needs AS (
+        INSERT INTO job_needs (job_run_id, needed_id) SELECT * FROM unnest($36::uuid[], $37::uuid[])),
     steps AS (
         INSERT INTO step_runs (run_id, pipeline_id, created_by, id, job_run_id, name, step_index, status, selector_id,
-                               own_selector, continue_on_error, timeout_ms, dispatch)
-        SELECT $1, $2, $6, *
-          FROM unnest($23::uuid[], $24::uuid[], $25::text[], $26::int[], $27::text[], $28::int[], $29::bool[],
-                      $30::bool[], $31::bigint[], $32::bytea[]))
-    INSERT INTO step_queue (run_id, step_run_id, selector_id) SELECT $1, * FROM unnest($33::uuid[], $34::int[])
+                               own_selector, continue_on_error, timeout_ms, dispatch, condition, kind, templates, secrets)
+        SELECT $1, $2, $6, c.id, c.job_run_id, c.name, c.step_index, c.status, c.selector_id, c.own_selector,
+               c.continue_on_error, c.timeout_ms, c.dispatch, c.condition, c.kind, c.templates::jsonb,
+               coalesce(c.secrets, '{}')::jsonb
+          FROM unnest($38::uuid[], $39::uuid[], $40::text[], $41::int[], $42::text[], $43::int[], $44::bool[],
+                      $45::bool[], $46::bigint[], $47::bytea[], $48::text[], $49::text[], $50::text[], $51::text[])
+               AS c(id, job_run_id, name, step_index, status, selector_id, own_selector, continue_on_error, timeout_ms,
+                    dispatch, condition, kind, templates, secrets))
+    INSERT INTO step_queue (run_id, step_run_id, selector_id, priority)
+    SELECT $1, * FROM unnest($52::uuid[], $53::int[], $54::int[])
 """
 
 
@@ -95,25 +121,27 @@ async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selector
         AlreadyExists: the pipeline has a run of the same request id.
     """
     ids = await selectors.ensure(tx, {step.selector for _, step in run.steps()} | {job.selector for job in run.jobs})
-    queued = [job.steps[0] for job in run.jobs if job.stage_index == 0]
-    first = {step.id for step in queued}
-    jobs = [
-        (job.id, job.name, job.stage_index, job.index, ids[job.selector], job.timeout_ms, len(job.steps))
-        for job in run.jobs
-    ]
+    plainly = run.starts_plainly
+    starting = [job for job in run.jobs if job.stage_index == 0 and not job.needs] if plainly else []
+    first = {job.steps[0].id for job in starting}
+    needed = {job_id for job in run.jobs for job_id in job.needs}
+    jobs = [_job_row(job, ids, plainly=plainly, needed=job.id in needed) for job in run.jobs]
     steps = [_step_row(step, ids, dispatches[step.id], queued=step.id in first) for _, step in run.steps()]
     try:
         await tx.execute(
             _INSERT,
             *_run_row(run),
-            *_columns((index, name, size) for index, (name, size) in enumerate(run.stages)),
+            *_columns(
+                _stage_row(index, stage, opened=index == 0 and plainly) for index, stage in enumerate(run.stages)
+            ),
             *_columns(jobs),
+            *_columns(((job.id, need) for job in run.jobs for need in job.needs), 2),
             *_columns(steps),
-            *_columns((step.id, ids[step.selector]) for step in queued),
+            *_columns(((job.steps[0].id, ids[job.steps[0].selector], job.spec.priority) for job in starting), 3),
         )
     except asyncpg.UniqueViolationError as error:
         raise AlreadyExists("a run of this request exists already") from error
-    await events.append(tx, _events(run, first))
+    await events.append(tx, _events(run, first, plainly=plainly))
 
 
 def _run_row(run: NewRun) -> tuple[Any, ...]:
@@ -131,7 +159,70 @@ def _run_row(run: NewRun) -> tuple[Any, ...]:
         trigger.request_id,
         len(run.stages),
         len(run.jobs),
+        trigger.actor,
+        dict(trigger.event),
+        {"": trigger.commit_sha} if trigger.commit_sha else {},
+        run.timeout_ms,
     )
+
+
+def _stage_row(index: int, stage: NewStage, *, opened: bool) -> tuple[Any, ...]:
+    return (
+        index,
+        stage.name,
+        stage.size,
+        opened,
+        (GateState.REQUIRED if stage.gate else GateState.NONE).value,
+        json.dumps(approval_to_json(stage.gate)) if stage.gate else None,
+    )
+
+
+def _job_row(job: NewJob, ids: Mapping[Selector, int], *, plainly: bool, needed: bool) -> tuple[Any, ...]:
+    return (
+        job.id,
+        job.name,
+        job.stage_index,
+        job.index,
+        ids[job.selector],
+        job.timeout_ms,
+        len(job.steps),
+        job.spec.name,
+        len(job.needs),
+        needed,
+        _waits_for(job, plainly=plainly).value,
+        job.spec.priority,
+        _more(job),
+    )
+
+
+def _waits_for(job: NewJob, *, plainly: bool) -> Waiting:
+    if job.stage_index or not plainly:
+        return Waiting.STAGE
+    return Waiting.NEEDS if job.needs else Waiting.NOTHING
+
+
+def _more(job: NewJob) -> str | None:
+    """Return what only few jobs have, as one document; None for those that have nothing of it."""
+    spec = job.spec
+    more = {
+        "matrix": dict(job.cell),
+        "condition": spec.when,
+        "allow_failure": spec.allow_failure,
+        "output_texts": dict(spec.outputs),
+    }
+    if spec.concurrency:
+        more["concurrency"] = spec.concurrency
+        more |= {"concurrency_limit": spec.concurrency_limit, "cancel_in_progress": spec.cancel_in_progress}
+    if spec.retry:
+        more |= {"retry": retry_to_json(spec.retry), "retries_left": spec.retry.max_attempts - 1}
+    if spec.approval:
+        more |= {"gate": GateState.REQUIRED.value, "approval": approval_to_json(spec.approval)}
+    if spec.notify:
+        more["notify"] = notify_to_json(spec.notify)
+    if spec.target:
+        more["target"] = {"type": spec.target.type, "name": spec.target.config.get("name", "")}
+    present = {key: value for key, value in more.items() if value}
+    return json.dumps(present) if present else None
 
 
 def _step_row(step: NewStep, ids: Mapping[Selector, int], dispatch: bytes, *, queued: bool) -> tuple[Any, ...]:
@@ -146,15 +237,32 @@ def _step_row(step: NewStep, ids: Mapping[Selector, int], dispatch: bytes, *, qu
         step.continue_on_error,
         step.timeout_ms,
         dispatch,
+        step.condition,
+        step.kind,
+        json.dumps(step.templates.to_json()) if step.templates else None,
+        json.dumps(dict(step.secrets)) if step.secrets else None,
     )
 
 
-def _events(run: NewRun, queued: set[UUID]) -> list[Event]:
+def _events(run: NewRun, queued: set[UUID], *, plainly: bool) -> list[Event]:
     by = run.trigger.triggered_by
     created = [Event(Resource.RUN, run.pipeline_id, run.id, None, None, None, "PENDING", None, len(run.jobs), actor=by)]
     for job in run.jobs:
+        reason = _waits_for(job, plainly=plainly).value
         created.append(
-            Event(Resource.JOB, run.pipeline_id, run.id, job.id, None, None, "PENDING", None, len(job.steps), actor=by)
+            Event(
+                Resource.JOB,
+                run.pipeline_id,
+                run.id,
+                job.id,
+                None,
+                None,
+                "PENDING",
+                None,
+                len(job.steps),
+                actor=by,
+                waiting=reason or "queue",
+            )
         )
         created += [
             Event(
@@ -167,11 +275,13 @@ def _events(run: NewRun, queued: set[UUID]) -> list[Event]:
                 "QUEUED" if step.id in queued else "PENDING",
                 None,
                 actor=by,
+                waiting="agent" if step.id in queued else reason or "previous_step",
             )
             for step in job.steps
         ]
     return created
 
 
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def _columns(rows: Iterable[tuple[Any, ...]], width: int = 0) -> list[list[Any]]:
+    """Return the columns of rows; `width`: how many there are when there is no row."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]

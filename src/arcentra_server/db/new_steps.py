@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import asyncpg
 
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.new_runs import SelectorIds
-from arcentra_server.domain.definition import PipelineSpec
+from arcentra_server.domain.definition import JobSpec, StageSpec, StepSpec
+from arcentra_server.domain.definition_json import from_json
 from arcentra_server.domain.errors import AlreadyExists, NotFound
 from arcentra_server.domain.execution import JobState, RunState, StepState
 from arcentra_server.domain.instantiate import NewStep, run_env
@@ -35,19 +37,54 @@ async def next_index(tx: Tx, job_id: UUID) -> int:
     )
 
 
-async def env_of_job(tx: Tx, run_id: UUID, name: str) -> Mapping[str, str]:
-    """Return the environment of a job of a run, by the definition that the run keeps; without that of its steps."""
+async def needs_of_run(tx: Tx, run_id: UUID) -> dict[UUID, list[UUID]]:
+    """Return for each job run of a run those that it depends on."""
+    rows = await tx.fetch(
+        """SELECT n.job_run_id, n.needed_id FROM job_needs n JOIN job_runs j ON j.id = n.job_run_id
+            WHERE j.run_id = $1""",
+        run_id,
+    )
+    needs: dict[UUID, list[UUID]] = {}
+    for row in rows:
+        needs.setdefault(row["job_run_id"], []).append(row["needed_id"])
+    return needs
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """What a step is added to: the variables of the run, the stage and the job by the definition that the run keeps.
+
+    The steps of `job` are those that its run has, of which only the names are known here.
+    """
+
+    variables: Mapping[str, str]
+    stage: StageSpec
+    job: JobSpec
+
+
+async def place_of_job(tx: Tx, run_id: UUID, job_id: UUID) -> JobPlace:
+    """Return what a step is added to."""
     row = await tx.fetchrow(
-        """SELECT r.variables, r.branch, r.commit_sha, r.namespace, s.document
+        """SELECT r.variables, r.branch, r.commit_sha, r.namespace, s.document,
+                  (SELECT definition_name FROM job_runs WHERE id = $2) AS name
              FROM pipeline_runs r JOIN pipeline_specs s ON s.pipeline_id = r.pipeline_id AND s.version = r.spec_version
             WHERE r.id = $1""",
         run_id,
+        job_id,
     )
     if row is None:
         raise NotFound(f"pipeline run {str(run_id)!r} not found")
-    jobs = {job.name: job for _, job in PipelineSpec.from_json(row["document"]).jobs()}
+    names = await tx.fetch(
+        "SELECT name FROM step_runs WHERE job_run_id = $1 AND NOT superseded ORDER BY step_index", job_id
+    )
+    steps = tuple(StepSpec(step["name"], "") for step in names)
     env = run_env(row["variables"], row["branch"], row["commit_sha"], row["namespace"])
-    return {**env, **(jobs[name].env if name in jobs else {})}
+    for stage in from_json(row["document"]).stages:
+        for job in stage.jobs:
+            if job.name == row["name"]:
+                return JobPlace(env, stage, replace(job, steps=steps, source=None, target=None))
+    added = JobSpec("", steps)
+    return JobPlace(env, StageSpec("", (added,)), added)
 
 
 async def insert_job(
@@ -84,8 +121,9 @@ async def insert_step(
     try:
         await tx.execute(
             """INSERT INTO step_runs (id, run_id, job_run_id, pipeline_id, name, step_index, selector_id, own_selector,
-                                      continue_on_error, timeout_ms, dispatch, added, created_by)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, true, $12)""",
+                                      continue_on_error, timeout_ms, dispatch, added, created_by, condition, kind,
+                                      templates, secrets)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, true, $12, $13, $14, $15, $16)""",
             step.id,
             step.run_id,
             step.job_id,
@@ -98,6 +136,10 @@ async def insert_step(
             step.timeout_ms,
             dispatch,
             created_by,
+            step.condition,
+            step.kind,
+            step.templates.to_json() if step.templates else None,
+            dict(step.secrets),
         )
     except asyncpg.UniqueViolationError as error:
         raise AlreadyExists("the job was changed at the same time") from error
@@ -110,6 +152,9 @@ async def insert_step(
         selector_id=selector_id,
         own_selector=step.own_selector,
         continue_on_error=step.continue_on_error,
+        condition=step.condition,
+        dynamic=step.dynamic,
+        kind=step.kind,
     )
 
 
@@ -123,11 +168,14 @@ async def copy_attempts(tx: Tx, job_ids: Sequence[UUID], make_id: Callable[[], U
     old.sort(key=lambda row: (row["job_run_id"], row["step_index"]))
     rows = await tx.fetch(
         """INSERT INTO step_runs (id, run_id, job_run_id, pipeline_id, name, step_index, attempt, selector_id,
-                                  own_selector, continue_on_error, timeout_ms, dispatch, added, created_by)
+                                  own_selector, continue_on_error, timeout_ms, dispatch, added, created_by, condition,
+                                  kind, templates, secrets)
            SELECT c.new_id, s.run_id, s.job_run_id, s.pipeline_id, s.name, s.step_index, s.attempt + 1, s.selector_id,
-                  s.own_selector, s.continue_on_error, s.timeout_ms, s.dispatch, s.added, s.created_by
+                  s.own_selector, s.continue_on_error, s.timeout_ms, s.dispatch, s.added, s.created_by, s.condition,
+                  s.kind, s.templates, s.secrets
              FROM unnest($1::uuid[], $2::uuid[]) AS c(old_id, new_id) JOIN step_runs s ON s.id = c.old_id
-           RETURNING id, job_run_id, run_id, step_index, selector_id, attempt, own_selector, continue_on_error""",
+           RETURNING id, job_run_id, run_id, step_index, selector_id, attempt, own_selector, continue_on_error, condition,
+                     kind, templates IS NOT NULL OR secrets <> '{}' OR kind = 'source' AS dynamic""",
         [row["id"] for row in old],
         [make_id() for _ in old],
     )
@@ -142,6 +190,9 @@ async def copy_attempts(tx: Tx, job_ids: Sequence[UUID], make_id: Callable[[], U
             attempt=row["attempt"],
             own_selector=row["own_selector"],
             continue_on_error=row["continue_on_error"],
+            condition=row["condition"],
+            dynamic=row["dynamic"],
+            kind=row["kind"],
         )
         for row in rows
     ]

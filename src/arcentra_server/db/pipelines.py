@@ -11,6 +11,7 @@ import asyncpg
 from arcentra_server.db.engine import Row, Tx
 from arcentra_server.db.paging import Page
 from arcentra_server.domain.definition import PipelineSpec
+from arcentra_server.domain.definition_json import digest, from_json, to_json
 from arcentra_server.domain.errors import AlreadyExists
 from arcentra_server.domain.states import RunStatus
 
@@ -65,6 +66,14 @@ async def find(tx: Tx, namespace: str, name: str, *, lock: bool = False) -> Pipe
     return _pipeline(row) if row else None
 
 
+async def spec_of_version(tx: Tx, pipeline_id: UUID, version: int) -> tuple[PipelineSpec, bytes] | None:
+    """Return one version of a definition, and its digest."""
+    row = await tx.fetchrow(
+        "SELECT document, digest FROM pipeline_specs WHERE pipeline_id = $1 AND version = $2", pipeline_id, version
+    )
+    return (from_json(row["document"]), row["digest"]) if row else None
+
+
 async def list_page(tx: Tx, *, namespace: str, status: RunStatus | None, page: Page) -> tuple[list[PipelineRow], int]:
     """Return one page of pipelines and how many there are in all."""
     where = "WHERE p.deleted_at IS NULL AND ($1 = '' OR p.namespace = $1) AND ($2::text IS NULL OR p.last_status = $2)"
@@ -113,8 +122,8 @@ async def insert_spec(tx: Tx, pipeline_id: UUID, version: int, spec: PipelineSpe
         "INSERT INTO pipeline_specs (pipeline_id, version, document, digest, created_by) VALUES ($1, $2, $3, $4, $5)",
         pipeline_id,
         version,
-        spec.to_json(),
-        spec.digest(),
+        to_json(spec),
+        digest(spec),
         created_by,
     )
 
@@ -174,6 +183,6 @@ def _pipeline(row: Row) -> PipelineRow:
         success_runs=row["success_runs"],
         failed_runs=row["failed_runs"],
         last_status=RunStatus(row["last_status"]),
-        spec=PipelineSpec.from_json(row["document"]),
+        spec=from_json(row["document"]),
         digest=row["digest"],
     )

@@ -13,13 +13,16 @@ from arcentra_server.domain.execution import Resource
 
 STEPS = """
     SELECT s.id, s.pipeline_id, s.run_id, s.job_run_id, s.agent_id, s.status, s.name, j.name AS job_name, s.created_at,
-           s.started_at, s.finished_at, coalesce(s.exit_code, 0) AS exit_code, s.error_message, s.metrics
+           s.started_at, s.finished_at, coalesce(s.exit_code, 0) AS exit_code, s.error_message, s.metrics,
+           CASE s.status WHEN 'PENDING' THEN coalesce(nullif(j.waits_for, ''), 'previous_step')
+                         WHEN 'QUEUED' THEN 'agent' ELSE '' END AS waiting
       FROM step_runs s JOIN job_runs j ON j.id = s.job_run_id
 """
 JOBS = """
     SELECT j.id, j.pipeline_id, j.run_id, j.agent_id, j.status, j.name, j.created_at, j.started_at, j.finished_at,
            j.total_steps AS total, j.completed_steps AS completed, j.failed_steps AS failed,
-           j.running_steps AS running, j.current_step AS current
+           j.running_steps AS running, j.current_step AS current,
+           CASE j.status WHEN 'PENDING' THEN coalesce(nullif(j.waits_for, ''), 'queue') ELSE j.waits_for END AS waiting
       FROM job_runs j
 """
 RUNS = """

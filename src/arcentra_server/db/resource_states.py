@@ -129,12 +129,14 @@ async def _select(tx: Tx, select: str, table: str, wanted: Filter, *, unfinished
 
 
 def _step_state(row: Row) -> EventRow:
-    return _state(row, Resource.STEP, (row["run_id"], row["job_run_id"], row["id"], row["agent_id"]), (0, 0, 0, 0, 0))
+    ids = (row["run_id"], row["job_run_id"], row["id"], row["agent_id"])
+    return _state(row, Resource.STEP, ids, (0, 0, 0, 0, 0), waiting=row["waiting"])
 
 
 def _job_state(row: Row) -> EventRow:
     counters = (row["total"], row["completed"], row["failed"], row["running"], row["current"])
-    return _state(row, Resource.JOB, (row["run_id"], row["id"], None, row["agent_id"]), counters)
+    ids = (row["run_id"], row["id"], None, row["agent_id"])
+    return _state(row, Resource.JOB, ids, counters, waiting=row["waiting"])
 
 
 def _run_state(row: Row) -> EventRow:
@@ -148,10 +150,15 @@ def _agent_state(row: Row) -> EventRow:
 
 
 def _state(
-    row: Row, resource: Resource, ids: Sequence[UUID | None], counters: Sequence[int], message: str = ""
+    row: Row,
+    resource: Resource,
+    ids: Sequence[UUID | None],
+    counters: Sequence[int],
+    message: str = "",
+    waiting: str = "",
 ) -> EventRow:
     at = row["finished_at"] or row["started_at"] or row["created_at"]
-    return _event(resource, at, row["pipeline_id"], ids, row["status"], counters, message)
+    return _event(resource, at, row["pipeline_id"], ids, row["status"], counters, message, waiting)
 
 
 def _event(
@@ -162,6 +169,7 @@ def _event(
     status: str,
     counters: Sequence[int],
     message: str,
+    waiting: str = "",
 ) -> EventRow:
     run_id, job_id, step_id, agent_id = ids
     total, completed, failed, running, current = counters
@@ -184,4 +192,5 @@ def _event(
         current=current,
         message=message,
         actor="",
+        waiting=waiting,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -13,10 +13,11 @@ from arcentra_server.domain.states import StepStatus
 
 _SELECT = """
     SELECT s.id, s.pipeline_id, s.run_id, s.job_run_id AS job_id, j.name AS job_name, s.name, s.step_index, s.attempt,
-           s.superseded, s.status, s.dispatch, s.continue_on_error, s.agent_id,
+           s.superseded, s.status, s.dispatch, s.rendered, s.continue_on_error, s.agent_id,
            a.claimed_labels || a.server_labels AS agent_labels, s.cancel_cause IS NOT NULL AS cancel_requested,
            s.exit_code, s.error_message, s.failure_reason, s.metrics, s.created_by, s.created_at, s.started_at,
-           s.finished_at, coalesce(g.size, 0) AS log_size, s.added, r.paused, l.id IS NOT NULL AS leased,
+           s.finished_at, coalesce(g.size, 0) AS log_size, s.added, r.paused, l.id IS NOT NULL AS leased, s.outputs,
+           s.secrets, s.condition, s.kind, j.waits_for, coalesce(q.ready_at > clock_timestamp(), false) AS delayed,
            clock_timestamp() AS now
       FROM step_runs s
       JOIN job_runs j ON j.id = s.job_run_id
@@ -24,6 +25,7 @@ _SELECT = """
       LEFT JOIN agents a ON a.id = s.agent_id
       LEFT JOIN step_logs g ON g.step_run_id = s.id
       LEFT JOIN leases l ON l.step_run_id = s.id AND l.ended_at IS NULL
+      LEFT JOIN step_queue q ON q.step_run_id = s.id
 """
 _SORT = {
     "created_at": "s.created_at",
@@ -49,6 +51,7 @@ class StepRow:
     superseded: bool
     status: StepStatus
     dispatch: bytes
+    rendered: bytes | None
     continue_on_error: bool
     agent_id: UUID | None
     agent_labels: Mapping[str, str] | None
@@ -65,16 +68,24 @@ class StepRow:
     added: bool
     paused: bool
     leased: bool
+    outputs: Mapping[str, str]
+    secrets: Mapping[str, str]
+    condition: str
+    kind: str
+    waits_for: str
+    delayed: bool
     now: datetime
 
     @property
     def waiting_reason(self) -> str:
         """Why the step run waits, empty when it does not."""
         if self.status is StepStatus.PENDING:
-            return "previous_step" if self.step_index else "stage"
-        if self.status is StepStatus.QUEUED:
-            return "paused" if self.paused and not self.leased else "dispatched" if self.leased else "agent"
-        return ""
+            return self.waits_for or ("previous_step" if self.step_index else "stage")
+        if self.status is not StepStatus.QUEUED:
+            return ""
+        if self.leased:
+            return "dispatched"
+        return "paused" if self.paused else "retry" if self.delayed else "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +132,23 @@ async def list_page(tx: Tx, wanted: StepFilter, page: Page) -> tuple[list[StepRo
     return [_step(row) for row in rows], await tx.fetchval(count, *values)
 
 
-async def set_dispatch(tx: Tx, step_id: UUID, dispatch: bytes, timeout_ms: int | None) -> None:
-    """Replace the wire form of a step run that was not dispatched; a timeout of None leaves the stored one."""
+async def set_dispatch(
+    tx: Tx, step_id: UUID, dispatch: bytes, rendered: bytes | None, timeout_ms: int | None, plain: Collection[str]
+) -> None:
+    """Replace the wire form of a step run that was not dispatched; a timeout of None leaves the stored one.
+
+    `plain`: the environment variables that are set in it: an expression that was to give one its value does not any more.
+    """
     await tx.execute(
-        "UPDATE step_runs SET dispatch = $2, timeout_ms = coalesce($3, timeout_ms) WHERE id = $1",
+        """UPDATE step_runs
+              SET dispatch = $2, rendered = $3, timeout_ms = coalesce($4, timeout_ms),
+                  templates = jsonb_set(templates, '{env}', (templates->'env') - $5::text[])
+            WHERE id = $1""",
         step_id,
         dispatch,
+        rendered,
         timeout_ms,
+        list(plain),
     )
 
 

@@ -11,6 +11,7 @@ ArcentraError
 ├── Forbidden            the credential does not allow this
 │   └── NotLeased        the step run is not leased to this agent
 ├── LimitExceeded        a limit of size, rate or number
+├── SecretUnreadable     a secret is stored, and cannot be opened with the keys that the server has
 └── Unavailable          the server cannot do it now: it starts, stops, or has lost its database
 
 `reason` is stable and travels to clients in `google.rpc.ErrorInfo`; `rpc/interceptors/errors.py` maps each class to a
@@ -106,6 +107,12 @@ class LimitExceeded(ArcentraError):
     """A limit of size, rate or number."""
 
     reason = "LIMIT_EXCEEDED"
+
+
+class SecretUnreadable(ArcentraError):
+    """A secret is stored, and cannot be opened: its key is not among those that the server has, or it was changed."""
+
+    reason = "SECRET_UNREADABLE"
 
 
 class Unavailable(ArcentraError):

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from arcentra_server.domain.definition import check_args
+from arcentra_server.domain.field_checks import check_args
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.domain.ingest import Item, Reason, Verdict
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from arcentra_server.domain.definition import RetrySpec
 from arcentra_server.domain.rollup import NOTHING_YET
-from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
+from arcentra_server.domain.states import FailureReason, GateState, RunStatus, StepStatus
 
 
 class Resource(StrEnum):
@@ -27,9 +28,32 @@ class CancelCause(StrEnum):
     TIMEOUT = "timeout"
 
 
+class Closing(StrEnum):
+    """Why no further step of a job gets its turn, whatever its condition says."""
+
+    NO = ""
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    GIVEN_UP = "given_up"
+
+
+class Waiting(StrEnum):
+    """What a pending job waits for, when it is not an agent."""
+
+    NOTHING = ""
+    STAGE = "stage"
+    APPROVAL = "approval"
+    NEEDS = "needs"
+    CONCURRENCY = "concurrency"
+    RETRY = "retry"
+
+
 @dataclass(slots=True)
 class RunState:
-    """A pipeline run. `outcome`: the gravest end of its jobs so far."""
+    """A pipeline run. `outcome`: the gravest end of its jobs so far. `rejected`: nothing behind a gate runs any more.
+
+    `pins`: the commit of each source that was cloned, by `pin` of the source step; by "" the one that was asked for.
+    """
 
     id: UUID
     pipeline_id: UUID
@@ -42,21 +66,39 @@ class RunState:
     running_jobs: int = 0
     paused: bool = False
     stopped: bool = False
+    timed_out: bool = False
+    rejected: bool = False
+    started: bool = False
+    commit_sha: str = ""
+    pins: dict[str, str] = field(default_factory=dict)
     status_reason: str = ""
+
+    @property
+    def ending(self) -> bool:
+        """Whether it only waits for what still runs."""
+        return self.stopped or self.timed_out
 
 
 @dataclass(slots=True)
 class StageState:
-    """The jobs of one stage that have not ended."""
+    """A stage. `open_jobs`: those that have not ended; `outcome`: what those that have contribute."""
 
     run_id: UUID
     index: int
     open_jobs: int
+    outcome: RunStatus = NOTHING_YET
+    opened: bool = True
+    gate: GateState = GateState.NONE
 
 
 @dataclass(slots=True)
 class JobState:
-    """A job run. `agent_id`: the agent that has its workspace. `outcome`: the gravest end of its steps so far."""
+    """A job run.
+
+    `agent_id`: the agent that has its workspace. `outcome`: the gravest end of its steps so far. `open_needs`: how many
+    of the `total_needs` jobs that it depends on have not ended. `upstream`: the gravest end of what came before it.
+    `walled`: it stands behind a gate that was refused. `notices`: which ends somebody is told of.
+    """
 
     id: UUID
     run_id: UUID
@@ -72,6 +114,24 @@ class JobState:
     agent_id: UUID | None = None
     error_message: str = ""
     exit_code: int = 0
+    failure_reason: FailureReason | None = None
+    condition: str = ""
+    total_needs: int = 0
+    open_needs: int = 0
+    has_dependants: bool = False
+    upstream: RunStatus = NOTHING_YET
+    walled: bool = False
+    allow_failure: bool = False
+    priority: int = 0
+    concurrency: str = ""
+    retry: RetrySpec | None = None
+    retries_left: int = 0
+    attempt: int = 1
+    closing: Closing = Closing.NO
+    gate: GateState = GateState.NONE
+    has_outputs: bool = False
+    notices: frozenset[str] = frozenset()
+    waits_for: Waiting = Waiting.NOTHING
 
 
 @dataclass(slots=True)
@@ -85,7 +145,11 @@ class Lease:
 
 @dataclass(slots=True)
 class StepState:
-    """A step run, which is one attempt. `selector_id` is its own, or that of its job."""
+    """A step run, which is one attempt. `selector_id` is its own, or that of its job.
+
+    `condition`: its `when`. `dynamic`: something of it is evaluated when its turn comes. `kind`: `source`, `target` or
+    empty; `pin`: which source it clones.
+    """
 
     id: UUID
     job_id: UUID
@@ -105,11 +169,19 @@ class StepState:
     failure_reason: FailureReason | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
     log_size: int | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    condition: str = ""
+    dynamic: bool = False
+    kind: str = ""
+    pin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of state, for the journal. `previous` None: the resource was created."""
+    """A change of state, for the journal. `previous` None: the resource was created.
+
+    `waiting`: why it waits; an event whose state is the one before says that this changed.
+    """
 
     resource: Resource
     pipeline_id: UUID | None
@@ -126,6 +198,7 @@ class Event:
     current: int = 0
     message: str = ""
     actor: str = ""
+    waiting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +213,18 @@ class StepReport:
     failure_reason: FailureReason | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
     log_size: int | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     lease_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A leased step run on its way to an agent. `payload`: the stored wire form, completed by the transport."""
+    """A leased step run on its way to an agent. `payload`: the stored wire form, completed by the transport.
+
+    `secrets`: environment variable to value, `values`: name of the secret to value; neither is ever shown. `commit`: that
+    of the run, which a clone may have decided after the payload was stored.
+    """
 
     lease_id: UUID
     lease_token: str
@@ -154,6 +232,9 @@ class Dispatch:
     agent_id: UUID
     attempt: int
     payload: bytes
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +256,46 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class StageDue:
-    """A stage whose turn has come (`skip`: never will): its jobs have to be loaded, then opened or skipped."""
+    """A stage whose turn has come: its jobs and how the stages before it ended have to be loaded, then it is entered."""
 
     run_id: UUID
     index: int
-    skip: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepDue:
+    """A step whose turn has come, and of which something has to be evaluated first.
+
+    `agent_id`: the agent whose slot has just become free. `agent_gone`: the workspace of the job is lost.
+    """
+
+    step_id: UUID
+    agent_id: UUID | None = None
+    agent_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NeedEnd:
+    """How a job ended that another one depends on."""
+
+    contribution: RunStatus
+    upstream: RunStatus
+    skipped: bool
+    walled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewGate:
+    """A gate that was reached: before a stage, or after a job."""
+
+    run_id: UUID
+    stage_index: int | None = None
+    job_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of evaluating a condition, or what a step needs. `error`: it could not be evaluated."""
+
+    holds: bool = True
+    error: str = ""

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from arcentra_server.domain.definition import SOURCE_STEP, JobSpec, PipelineSpec, StepSpec
+from arcentra_server.domain.cell_selectors import selector_of
+from arcentra_server.domain.definition import (
+    SOURCE_STEP,
+    TARGET_STEP,
+    ApprovalSpec,
+    ArtifactSpec,
+    Cell,
+    GitSource,
+    JobSpec,
+    PipelineSpec,
+    StepSpec,
+    TargetSpec,
+)
+from arcentra_server.domain.expressions import Templates, is_template, literal, secrets_in, templates_of
+from arcentra_server.domain.matrix import cell_name, job_cells
 from arcentra_server.domain.selectors import ANY_AGENT, Selector
 from arcentra_server.domain.states import TriggerType
+
+NO_CELL: Cell = MappingProxyType({})
+TARGET_PLUGINS = {"command": "shell"}
+"""The plugin of each kind of target that is not named as its kind."""
+
+COMMIT_VARIABLE = "ARCENTRA_COMMIT"
+NAMED_BY_TEXTS = "ARCENTRA_SECRET_"
+"""What the variables begin with by which secrets reach an agent that only the texts of a step name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What started a run, and with what."""
+    """What started a run, and with what. `actor`: the name of the credential; `event`: what expressions see of the event."""
 
     type: TriggerType
     triggered_by: str
@@ -22,11 +45,16 @@ class Trigger:
     commit_sha: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     request_id: str | None = None
+    actor: str = ""
+    event: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class NewStep:
-    """A step run to be stored. `env` is complete; `workspace` names the folder it runs in."""
+    """A step run to be stored. `env` is complete but for what `templates` holds; `workspace` names its folder.
+
+    `secrets`: name of the environment variable to name of the secret, with all that its texts name.
+    """
 
     id: UUID
     run_id: UUID
@@ -45,24 +73,56 @@ class NewStep:
     own_selector: bool
     continue_on_error: bool
     run_on_agent: bool
+    image: str = ""
+    artifacts: tuple[ArtifactSpec, ...] = ()
+    condition: str = ""
+    kind: str = ""
+    templates: Templates | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether something of it is evaluated when its turn comes."""
+        return self.templates is not None or bool(self.secrets) or self.kind == SOURCE_STEP
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job run to be stored, with its steps in order."""
+    """A job run to be stored, with its steps in order. `needs`: the job runs that it depends on."""
 
     id: UUID
     name: str
+    spec: JobSpec
+    cell: Cell
     stage_index: int
     index: int
-    selector: Selector
-    timeout_ms: int | None
     steps: tuple[NewStep, ...]
+    timeout_ms: int | None
+    needs: tuple[UUID, ...] = ()
+
+    @property
+    def selector(self) -> Selector:
+        return selector_of(self.spec.selector or ANY_AGENT, self.cell)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing has to be looked at before its first step is queued."""
+        first = self.steps[0]
+        return not (self.spec.when or self.spec.concurrency or first.condition or first.dynamic)
+
+
+@dataclass(frozen=True, slots=True)
+class NewStage:
+    """A stage of a run. `gate`: who has to approve before it is entered."""
+
+    name: str
+    size: int
+    gate: ApprovalSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A pipeline run to be stored. The first steps of the jobs of the first stage are queued, the rest is pending."""
+    """A pipeline run to be stored."""
 
     id: UUID
     pipeline_id: UUID
@@ -70,13 +130,20 @@ class NewRun:
     spec_version: int
     trigger: Trigger
     variables: Mapping[str, str]
-    stages: tuple[tuple[str, int], ...]
+    stages: tuple[NewStage, ...]
     jobs: tuple[NewJob, ...]
+    timeout_ms: int | None = None
 
     def steps(self) -> Iterator[tuple[NewJob, NewStep]]:
         for job in self.jobs:
             for step in job.steps:
                 yield job, step
+
+    @property
+    def starts_plainly(self) -> bool:
+        """Whether the jobs of the first stage that need no other can be queued as they are stored."""
+        first = [job for job in self.jobs if job.stage_index == 0]
+        return self.stages[0].gate is None and all(job.is_plain for job in first if not job.needs)
 
 
 def instantiate(
@@ -87,21 +154,39 @@ def instantiate(
     namespace: str,
     spec_version: int,
     new_id: Callable[[], UUID],
+    job_timeout_ms: int | None = None,
 ) -> NewRun:
-    """Build the run of a definition. Variables of the trigger win over those of the pipeline."""
+    """Build the run of a definition: a job run for each job and each cell of its matrix.
+
+    Args:
+        spec: The definition.
+        trigger: What starts it; its variables win over those of the pipeline.
+        pipeline_id: The pipeline.
+        namespace: That of the pipeline.
+        spec_version: The version of the definition.
+        new_id: Makes ids.
+        job_timeout_ms: The time limit of jobs that state none.
+    """
     run_id = new_id()
     variables = {**spec.variables, **trigger.variables}
-    env = run_env(variables, trigger.branch, trigger.commit_sha, namespace)
+    base = _Base(
+        run_id, pipeline_id, run_env(variables, trigger.branch, trigger.commit_sha, namespace), trigger, new_id
+    )
     jobs: list[NewJob] = []
+    stages: list[NewStage] = []
     for stage_index, stage in enumerate(spec.stages):
+        first = len(jobs)
+        by_name: dict[str, list[UUID]] = {}
         for job in stage.jobs:
-            job_id = new_id()
-            steps = tuple(
-                _step(step, index, job, job_id, run_id, pipeline_id, env, new_id)
-                for index, step in enumerate(_steps_of(job, trigger))
-            )
-            selector = job.selector or ANY_AGENT
-            jobs.append(NewJob(job_id, job.name, stage_index, len(jobs), selector, job.timeout_ms, steps))
+            for cell in job_cells(job):
+                new = base.job(job, cell, stage_index, len(jobs), job.timeout_ms or job_timeout_ms)
+                jobs.append(new)
+                by_name.setdefault(job.name, []).append(new.id)
+        for place in range(first, len(jobs)):
+            wanted = jobs[place].spec.depends_on
+            if wanted:
+                jobs[place] = replace(jobs[place], needs=tuple(one for name in wanted for one in by_name[name]))
+        stages.append(NewStage(stage.name, len(jobs) - first, stage.approval))
     return NewRun(
         id=run_id,
         pipeline_id=pipeline_id,
@@ -109,8 +194,9 @@ def instantiate(
         spec_version=spec_version,
         trigger=trigger,
         variables=variables,
-        stages=tuple((stage.name, len(stage.jobs)) for stage in spec.stages),
+        stages=tuple(stages),
         jobs=tuple(jobs),
+        timeout_ms=spec.timeout_ms,
     )
 
 
@@ -119,46 +205,129 @@ def run_env(variables: Mapping[str, str], branch: str, commit_sha: str, namespac
     return {
         **variables,
         "ARCENTRA_BRANCH": branch,
-        "ARCENTRA_COMMIT": commit_sha,
+        COMMIT_VARIABLE: commit_sha,
         "ARCENTRA_NAMESPACE": namespace,
     }
 
 
-def _steps_of(job: JobSpec, trigger: Trigger) -> tuple[StepSpec, ...]:
-    if job.source is None:
-        return job.steps
-    args = {"repo": job.source.repo, "branch": trigger.branch or job.source.branch, "commit": trigger.commit_sha}
-    clone = StepSpec(SOURCE_STEP, uses="git", action="clone", args={key: text for key, text in args.items() if text})
-    return (clone, *job.steps)
-
-
-def _step(
+def new_step(
     step: StepSpec,
     index: int,
-    job: JobSpec,
+    *,
+    step_id: UUID,
     job_id: UUID,
     run_id: UUID,
     pipeline_id: UUID,
-    env: Mapping[str, str],
-    new_id: Callable[[], UUID],
+    job_name: str,
+    run_variables: Mapping[str, str],
+    job_env: Mapping[str, str],
+    job_selector: Selector | None = None,
+    cell: Cell = NO_CELL,
+    kind: str = "",
 ) -> NewStep:
+    """Build one step run: what its texts need to be evaluated is kept aside, the rest is complete."""
+    authored = {**job_env, **step.env}
+    templates, named, fixed = None, frozenset[str](), authored
+    if is_template([authored, step.args, step.image]):
+        templates = templates_of(authored, step.uses, step.args, step.image)
+        named = secrets_in([authored, step.args, step.image])
+        fixed = {name: text for name, text in authored.items() if not is_template(text)}
     own = step.selector is not None
     return NewStep(
-        id=new_id(),
+        id=step_id,
         run_id=run_id,
         job_id=job_id,
         pipeline_id=pipeline_id,
-        job_name=job.name,
+        job_name=job_name,
         name=step.name,
         index=index,
         uses=step.uses,
         action=step.action,
         args=step.args,
-        env={**env, **job.env, **step.env},
+        env={**{name: text for name, text in run_variables.items() if name not in authored}, **fixed},
         workspace=f"{job_id}-{index}" if own else str(job_id),
         timeout_ms=step.timeout_ms,
-        selector=step.selector or job.selector or ANY_AGENT,
+        selector=selector_of(step.selector or job_selector or ANY_AGENT, cell),
         own_selector=own,
         continue_on_error=step.continue_on_error,
         run_on_agent=step.run_on_agent,
+        image=step.image,
+        artifacts=step.artifacts,
+        condition=step.when,
+        kind=kind,
+        templates=templates,
+        secrets=_secrets(step.secrets, named, {*run_variables, *authored}),
     )
+
+
+def _secrets(given: Mapping[str, str], named: frozenset[str], written: Collection[str]) -> dict[str, str]:
+    """Return the secrets of a step, those that only its texts name too, under variables that replace no other one."""
+    secrets = dict(given)
+    for name in sorted(named.difference(given.values())):
+        variable = f"{NAMED_BY_TEXTS}{name}"
+        while variable in secrets or variable in written:
+            variable += "_"
+        secrets[variable] = name
+    return secrets
+
+
+def steps_of(job: JobSpec, trigger: Trigger) -> list[tuple[StepSpec, str]]:
+    """Return the steps of a job in order, those that clone its source and serve its target too, each with its kind."""
+    steps = [(step, "") for step in job.steps]
+    if job.source is not None:
+        steps.insert(0, (_source_step(job.source, trigger), SOURCE_STEP))
+    if job.target is not None:
+        steps.append((_target_step(job.target), TARGET_STEP))
+    return steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What all jobs of a run share."""
+
+    run_id: UUID
+    pipeline_id: UUID
+    env: Mapping[str, str]
+    trigger: Trigger
+    new_id: Callable[[], UUID]
+
+    def job(self, spec: JobSpec, cell: Cell, stage_index: int, index: int, timeout_ms: int | None) -> NewJob:
+        job_id = self.new_id()
+        name = cell_name(spec.name, cell)
+        steps = tuple(
+            new_step(
+                step,
+                place,
+                step_id=self.new_id(),
+                job_id=job_id,
+                run_id=self.run_id,
+                pipeline_id=self.pipeline_id,
+                job_name=name,
+                run_variables=self.env,
+                job_env=spec.env,
+                job_selector=spec.selector,
+                cell=cell,
+                kind=kind,
+            )
+            for place, (step, kind) in enumerate(steps_of(spec, self.trigger))
+        )
+        return NewJob(job_id, name, spec, cell, stage_index, index, steps, timeout_ms)
+
+
+def _source_step(source: GitSource, trigger: Trigger) -> StepSpec:
+    args: dict[str, Any] = {
+        "repo": source.repo,
+        # Who names a branch does not write expressions: what comes with the trigger is taken as it is.
+        "branch": literal(trigger.branch) or source.branch,
+        "commit": literal(trigger.commit_sha),
+        "depth": source.depth,
+        "submodules": source.submodules,
+    }
+    if source.auth is not None:
+        args |= {"username": source.auth.username, "password": source.auth.password, "token": source.auth.token}
+    return StepSpec(SOURCE_STEP, uses="git", action="clone", args={key: value for key, value in args.items() if value})
+
+
+def _target_step(target: TargetSpec) -> StepSpec:
+    args = {key: value for key, value in target.config.items() if key != "name"}
+    return StepSpec(TARGET_STEP, uses=TARGET_PLUGINS.get(target.type, target.type), args=args)

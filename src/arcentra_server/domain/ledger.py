@@ -1,13 +1,13 @@
 """The progress of runs: what a report, a cancellation or a lost lease does to steps, jobs, stages and runs.
 
 A ledger holds what was loaded of the runs that are locked, takes every change in order, and knows in the end what has
-to be written. It does no input or output: `db/execution.py` loads it and writes it, in one transaction. Every state
-goes through `domain/transitions.py`.
+to be written. It does no input or output: `db/execution.py` loads it and `db/execution_write.py` writes it, in one
+transaction. Every state goes through `domain/transitions.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 from arcentra_server.domain import rollup
@@ -15,16 +15,15 @@ from arcentra_server.domain.errors import InvalidTransition, LeaseLost, NotLease
 from arcentra_server.domain.execution import (
     CancelCause,
     CancelCommand,
+    Closing,
     JobState,
-    Lease,
-    Release,
     RunState,
-    StageDue,
     StepReport,
     StepState,
+    Waiting,
 )
-from arcentra_server.domain.ledger_book import LedgerBook
-from arcentra_server.domain.states import STEP_FAILURES, FailureReason, RunStatus, StepStatus
+from arcentra_server.domain.ledger_turns import REJECTED, LedgerTurns, cancelled_as, contribution_of
+from arcentra_server.domain.states import STEP_FAILURES, FailureReason, GateState, RunStatus, StepStatus
 from arcentra_server.domain.transitions import check_step_transition
 
 NOT_LEASED = "step run is not leased to this agent"
@@ -32,10 +31,13 @@ LEASE_LOST = "lease lost"
 FINISHED = "step run already finished"
 
 
-class Ledger(LedgerBook):
+class Ledger(LedgerTurns):
     """See the module: every method is something that happens to what runs."""
 
-    # What happens
+    @classmethod
+    def empty(cls) -> Ledger:
+        """Return one that only reads: it gives out no lease and takes no report."""
+        return cls(lambda: UUID(int=0), lambda _lease, _token: False)
 
     def report(self, report: StepReport) -> None:
         """Take one report of an agent.
@@ -84,35 +86,65 @@ class Ledger(LedgerBook):
             return
         if step.lease is not None:
             self.cancels.append(CancelCommand(step.lease.agent_id, step.id, reason))
-        step.error_message, step.failure_reason = reason, FailureReason.CANCELLED
-        self._finish(step, StepStatus.CANCELLED)
+        step.error_message = reason
+        if cause is CancelCause.TIMEOUT:
+            step.failure_reason = FailureReason.TIMEOUT
+            timed_out = step.status is StepStatus.QUEUED
+            self._finish(step, StepStatus.TIMEOUT if timed_out else StepStatus.CANCELLED)
+        else:
+            step.failure_reason = FailureReason.CANCELLED
+            self._finish(step, StepStatus.CANCELLED)
 
     def end_cancelled(self, step: StepState) -> None:
         """End a step whose agent was asked to end it and does not answer. What it says later is refused."""
         if step.status is StepStatus.RUNNING and step.cancel_cause is not None:
             step.error_message = f"{step.cancel_reason or 'cancelled'}; its agent did not say that it ended"
-            self._finish(step, _cancelled_as(step))
+            self._finish(step, cancelled_as(step))
 
-    def cancel_job(self, job: JobState, reason: str) -> None:
-        """End a job: its waiting steps now, its running one by the agent."""
-        running = [step for step in self._pending.get(job.id, []) if step.status is StepStatus.RUNNING]
-        waiting = [step for step in self._pending.get(job.id, []) if not step.status.terminal and step not in running]
+    def cancel_job(self, job: JobState, reason: str, cause: CancelCause = CancelCause.REQUEST) -> None:
+        """End a job: its waiting steps now, its running ones by their agent. Nothing of it gets a turn any more."""
+        if job.status.terminal:
+            return
+        self._touch_job(job)
+        self.extended_jobs.add(job.id)
+        job.closing = Closing.CANCELLED if cause is CancelCause.REQUEST else Closing.TIMEOUT
+        steps = self._pending.get(job.id, [])
+        running = [step for step in steps if step.status is StepStatus.RUNNING]
+        waiting = [step for step in steps if not step.status.terminal and step not in running]
         for step in running:
-            self.cancel_step(step, reason)
-        if not running and waiting:
-            self.cancel_step(waiting[0], reason)
+            self.cancel_step(step, reason, cause)
+        if running:
+            return
+        if waiting:
+            self.cancel_step(waiting[0], reason, cause)
+        elif job.gate is GateState.WAITING:
+            job.outcome, job.error_message = RunStatus.CANCELLED, reason
+            self._finish_job(job, self.runs[job.run_id])
 
     def stop_run(self, run: RunState, reason: str) -> None:
         """End a run, whose jobs are all loaded: final, whatever its steps say later."""
+        self._end_run(run, reason)
+        run.stopped = True
+        self._cancel_jobs(run, reason, CancelCause.REQUEST)
+
+    def time_out_run(self, run: RunState, reason: str) -> None:
+        """End a run, whose jobs are all loaded, because its time is over: it ends as FAILED."""
+        self._end_run(run, reason)
+        run.timed_out = True
+        self.extended_runs.add(run.id)
+        self._cancel_jobs(run, reason, CancelCause.TIMEOUT)
+
+    def _end_run(self, run: RunState, reason: str) -> None:
         if run.status.terminal:
             raise InvalidTransition("pipeline run already finished")
         self._touch_run(run)
-        run.stopped, run.paused = True, False
-        run.status_reason = reason
+        run.paused, run.status_reason = False, reason
         if run.status is RunStatus.PAUSED:
             self._set_run(run, _going_on(run))
-        for job in [job for job in self.jobs.values() if job.run_id == run.id and not job.status.terminal]:
-            self.cancel_job(job, reason)
+
+    def _cancel_jobs(self, run: RunState, reason: str, cause: CancelCause) -> None:
+        for job in [job for job in self.jobs.values() if job.run_id == run.id]:
+            self.cancel_job(job, reason, cause)
 
     def lose(self, step: StepState, message: str, *, agent_gone: bool = True, delay_seconds: float = 0.0) -> None:
         """End the lease of a step that its agent will not run: back to the queue if it had not started, else failed.
@@ -121,6 +153,7 @@ class Ledger(LedgerBook):
         """
         if step.lease is None or step.status.terminal:
             return
+        workspace_lost = self.jobs[step.job_id].agent_id == step.lease.agent_id
         holder = None if step.own_selector else self.jobs[step.job_id].agent_id
         if step.status is StepStatus.QUEUED and (holder is None or not agent_gone):
             self._end_lease(step, "lost")
@@ -128,70 +161,65 @@ class Ledger(LedgerBook):
             self.delays[step.id] = delay_seconds
             return
         step.error_message = message
-        if step.status is StepStatus.QUEUED:
-            step.failure_reason = FailureReason.AGENT_LOST
-            self._finish(step, StepStatus.CANCELLED)
-            return
-        # Its process may still be there: an agent that was only silent, with its channel open, hears of it this way.
-        self.cancels.append(CancelCommand(step.lease.agent_id, step.id, message))
-        if step.cancel_cause is not None:
-            self._finish(step, _cancelled_as(step), agent_gone=not step.own_selector)
-            return
+        if step.status is StepStatus.RUNNING:
+            # Its process may still be there: an agent that was only silent, with its channel open, hears of it this way.
+            self.cancels.append(CancelCommand(step.lease.agent_id, step.id, message))
+            if step.cancel_cause is not None:
+                self._finish(step, cancelled_as(step), agent_gone=workspace_lost)
+                return
         step.failure_reason = FailureReason.AGENT_LOST
-        self._finish(step, StepStatus.FAILED, agent_gone=not step.own_selector)
+        self._finish(step, StepStatus.FAILED, agent_gone=workspace_lost)
 
     def abandon(self, step: StepState, message: str) -> None:
         """End a step that waits for an agent which is gone together with the workspace of its job."""
         if step.status is StepStatus.QUEUED and step.lease is None:
             step.error_message, step.failure_reason = message, FailureReason.AGENT_LOST
-            self._finish(step, StepStatus.CANCELLED)
+            self._finish(step, StepStatus.FAILED, agent_gone=True)
+
+    def fail_waiting(self, step: StepState, message: str, reason: FailureReason) -> None:
+        """End a step that cannot be sent to an agent as it is."""
+        if step.status is StepStatus.QUEUED:
+            step.error_message, step.failure_reason = message, reason
+            self._finish(step, StepStatus.FAILED)
 
     def fail_job(self, job: JobState, message: str) -> None:
         """End a job that its agent gave up: what runs fails, what comes next is cancelled, whatever they tolerate."""
         unfinished = [step for step in self._pending.get(job.id, []) if not step.status.terminal]
         if not unfinished:
             return
+        self._touch_job(job)
+        self.extended_jobs.add(job.id)
+        if job.closing is Closing.NO:  # else it is being ended for another reason, which stays
+            job.closing = Closing.GIVEN_UP
+        job.error_message = job.error_message or message
         step = next((step for step in unfinished if step.status is StepStatus.RUNNING), unfinished[0])
         if step.cancel_cause is not None:
-            self._finish(step, _cancelled_as(step), given_up=True)
+            self._finish(step, cancelled_as(step))
             return
         step.error_message, step.failure_reason = message, FailureReason.INTERNAL
         running = step.status is StepStatus.RUNNING
-        self._finish(step, StepStatus.FAILED if running else StepStatus.CANCELLED, given_up=True)
+        self._finish(step, StepStatus.FAILED if running else StepStatus.CANCELLED)
 
-    def next_due(self) -> StageDue:
-        """Take the next stage whose turn has come; its jobs are to be loaded, then opened or skipped."""
-        return self.due.pop(next(iter(self.due)))
+    def add_step(self, step: StepState) -> None:
+        """Take a step run that was stored after its run began; it has its turn when nothing else of its job is open.
 
-    def open_stage(self, run: RunState, index: int, jobs: Iterable[JobState]) -> None:
-        """Queue the first step of each job of a stage whose turn has come."""
-        for job in jobs:
-            first = next((s for s in self._pending.get(job.id, []) if s.status is StepStatus.PENDING), None)
-            if first is not None:
-                self._set_step(first, StepStatus.QUEUED)
-                self._enqueue(first, None)
-            elif not job.status.terminal:
-                self._finish_job(job, run)
-        self._pass_stage(run, index)
-
-    def skip_stage(self, run: RunState, index: int, jobs: Iterable[JobState]) -> None:
-        """Skip the jobs of a stage that will never have its turn, with all their steps."""
-        for job in jobs:
-            if not job.status.terminal:
-                self._skip_rest(job)
-                self._finish_job(job, run)
-        self._pass_stage(run, index)
-
-    def add_step(self, step: StepState, *, queue: bool) -> None:
-        """Take a step run that was stored after its run began; `queue`: it is its turn already."""
+        Raises:
+            InvalidTransition: the job waits at its gate: what is to be approved does not change any more.
+        """
         job, run = self.jobs[step.job_id], self.runs[step.run_id]
+        if job.gate is GateState.WAITING:
+            raise InvalidTransition("the job waits for an approval: no step can be added to it")
         self._touch_job(job)
         job.total_steps += 1
         self.add_jobs((), [step])
         self._step_created(step, run)
-        if queue:
-            self._set_step(step, StepStatus.QUEUED)
-            self._enqueue(step, None)
+
+    def begin_added(self, job: JobState) -> None:
+        """Let a job that was added after its run began have its turn; where its stage is at a gate, it waits with it."""
+        if self.stages[job.run_id, job.stage_index].opened:
+            self._advance(job, self.runs[job.run_id])
+        else:
+            self._wait_for(job, Waiting.APPROVAL)
 
     def remove_step(self, step: StepState, *, superseded: bool) -> None:
         """Forget a step run that was added and has ended. How its job ended stays."""
@@ -212,66 +240,129 @@ class Ledger(LedgerBook):
         self.add_jobs([job], ())
         self._job_created(job, run)
 
-    def reopen(self, run: RunState, jobs: Iterable[JobState], steps: Iterable[StepState], first: UUID) -> None:
+    def pause(self, run: RunState, reason: str, actor: str) -> None:
+        """Let a run start nothing new; what runs goes on."""
+        run.paused, run.status_reason = True, reason
+        self._set_run(run, RunStatus.PAUSED, actor)
+
+    def resume(self, run: RunState, reason: str, actor: str) -> None:
+        """Let a paused run go on."""
+        run.paused, run.status_reason = False, reason
+        self._set_run(run, _going_on(run), actor)
+
+    # Attempts that somebody asks for
+
+    def reopen(
+        self, run: RunState, jobs: Iterable[JobState], steps: Iterable[StepState], open_needs: dict[UUID, int]
+    ) -> None:
         """Open jobs again for new attempts of all their steps, which are stored as PENDING.
 
         Args:
             run: The run, all of whose jobs are loaded.
-            jobs: The jobs to open: the one that is retried, and those that were skipped because of it.
+            jobs: The jobs to open, in order: those that are retried, and those that were skipped because of them.
             steps: The new attempts, in order.
-            first: The step that is queued now; the others wait for their turn.
+            open_needs: For each of the jobs, and for each that has not had its turn, how many of those that it depends on
+                have to end first.
 
         Raises:
-            InvalidTransition: the run is being stopped, or is at another stage by now.
+            InvalidTransition: the run is being stopped, or is at another stage by now, or what would be opened stands
+                behind a gate that was refused.
         """
-        self._check_reopen(run, self.jobs[self._step_of(steps, first).job_id])
+        opened = {job.id: job for job in jobs}
+        first = min(job.stage_index for job in opened.values())
+        self._check_reopen(run, opened.values(), first)
         self._touch_run(run)
-        reopened = {job.id for job in jobs}
-        for job in jobs:
-            self._touch_job(job)
-            run.completed_jobs -= 1
-            run.failed_jobs -= rollup.job_contribution(job.status) is RunStatus.FAILED
-            job.outcome, job.agent_id, job.error_message, job.exit_code = rollup.NOTHING_YET, None, "", 0
-            job.completed_steps = job.failed_steps = job.current_step = 0
-            self.stages[run.id, job.stage_index].open_jobs += 1
-            self.changed_stages.add((run.id, job.stage_index))
-            self._set_job(job, RunStatus.PENDING)
-        run.stopped, run.outcome = False, rollup.NOTHING_YET
-        for job in self.jobs.values():
-            if job.run_id == run.id and job.id not in reopened and job.status.terminal:
-                run.outcome = rollup.graver(run.outcome, rollup.job_contribution(job.status))
+        self.extended_runs.add(run.id)
+        for job in opened.values():
+            self._reopen_job(run, job, open_needs.get(job.id, 0))
+        for job_id in open_needs.keys() - opened.keys():
+            self._touch_job(self.jobs[job_id])
+            self.extended_jobs.add(job_id)
+            self.jobs[job_id].open_needs = open_needs[job_id]
+        run.stopped = run.timed_out = False
+        self._recount(run, opened.keys(), first)
         if run.status.terminal:
+            run.status_reason, run.started = "", False
             self._set_run(run, RunStatus.RUNNING)
         for step in steps:
             self.add_jobs((), [step])
             self._step_created(step, run)
-        self._set_step(self.steps[first], StepStatus.QUEUED)
-        self._enqueue(self.steps[first], None)
+        self._begin_again(run, [job for job in opened.values() if job.stage_index == first])
 
-    # What follows from it
+    def _reopen_job(self, run: RunState, job: JobState, open_needs: int) -> None:
+        self._touch_job(job)
+        self.extended_jobs.add(job.id)
+        run.completed_jobs -= 1
+        run.failed_jobs -= rollup.job_contribution(job.status) is RunStatus.FAILED
+        self._clear(job)
+        job.attempt += 1
+        job.retries_left = job.retry.max_attempts - 1 if job.retry else 0
+        job.open_needs, job.upstream, job.walled = open_needs, rollup.NOTHING_YET, False
+        job.waits_for = Waiting.NEEDS if open_needs else Waiting.STAGE
+        if job.gate is not GateState.NONE:
+            self._set_gate(job, GateState.REQUIRED)
+        self._pending[job.id] = []
+        self.stages[run.id, job.stage_index].open_jobs += 1
+        self._set_job(job, RunStatus.PENDING)
 
-    @staticmethod
-    def _step_of(steps: Iterable[StepState], step_id: UUID) -> StepState:
-        return next(step for step in steps if step.id == step_id)
+    def _recount(self, run: RunState, opened: Iterable[UUID], first: int) -> None:
+        """Take the jobs that are open again out of how the run and its stages ended; later stages wait for their turn."""
+        again = set(opened)
+        if run.rejected and run.status_reason == REJECTED:
+            run.status_reason = ""
+        run.outcome, run.rejected = rollup.NOTHING_YET, False
+        for (run_id, index), stage in self.stages.items():
+            if run_id != run.id:
+                continue
+            kept = [
+                job
+                for job in self.jobs.values()
+                if job.run_id == run.id and job.stage_index == index and job.id not in again and job.status.terminal
+            ]
+            stage.outcome = rollup.gravest(contribution_of(job) for job in kept)
+            run.outcome = rollup.graver(run.outcome, stage.outcome)
+            run.rejected = run.rejected or any(job.gate is GateState.REJECTED for job in kept)
+            if index > first:
+                stage.opened = False
+                if stage.gate is not GateState.NONE:
+                    self._set_gate(stage, GateState.REQUIRED)
+            self.changed_stages.add((run.id, index))
 
-    def _check_reopen(self, run: RunState, job: JobState) -> None:
-        """Refuse to open a job while its run goes on without it: before its stage's turn, or after it."""
-        before = (other for other in self.jobs.values() if other.stage_index < job.stage_index)
-        if any(other.run_id == run.id and rollup.blocks(other.outcome) for other in before):
+    def _begin_again(self, run: RunState, jobs: list[JobState]) -> None:
+        """Give the jobs of the first stage that is open again their turn, without asking at a gate that was passed."""
+        stage = self.stages[run.id, jobs[0].stage_index]
+        if stage.gate in (GateState.REJECTED, GateState.REQUIRED):
+            self._set_gate(stage, GateState.REQUIRED)
+            stage.opened = False
+        earlier = [other for (run_id, index), other in self.stages.items() if run_id == run.id and index < stage.index]
+        upstream = rollup.gravest(other.outcome for other in earlier)
+        if stage.gate is GateState.WAITING:
+            for job in jobs:
+                self._wait_for(job, Waiting.APPROVAL)
+        elif stage.opened:
+            self._open_stage(run, stage, jobs, upstream)
+        else:
+            self.enter_stage(run, stage, jobs, upstream)
+
+    def _check_reopen(self, run: RunState, opened: Collection[JobState], first: int) -> None:
+        """Refuse to open a job that would be skipped again, or whose run goes on without it by now."""
+        earlier = [stage for (run_id, index), stage in self.stages.items() if run_id == run.id and index < first]
+        again = [job for job in opened if job.stage_index == first]
+        before = [job for job in self.jobs.values() if job.run_id == run.id and job.stage_index < first]
+        gates = [*(stage.gate for stage in earlier), *(job.gate for job in before)]
+        if GateState.REJECTED in gates:
+            raise InvalidTransition("an approval before it was refused: retry what stands behind that gate")
+        if any(rollup.blocks(stage.outcome) for stage in earlier) and not any(job.condition for job in again):
             raise InvalidTransition("a job of an earlier stage failed: retry that one")
         if run.status.terminal:
             return
-        if run.stopped:
+        if run.ending:
             raise InvalidTransition("the run is being stopped: retry when it has ended")
-        now = min((index for (run_id, index), stage in self.stages.items() if run_id == run.id and stage.open_jobs))
-        if job.stage_index != now:
+        now = min(index for (run_id, index), stage in self.stages.items() if run_id == run.id and stage.open_jobs)
+        if first != now:
             raise InvalidTransition("the run is at another stage: retry when it has ended")
 
-    def _pass_stage(self, run: RunState, index: int) -> None:
-        """Make the next stage due when this one has no open job left."""
-        if self.stages[run.id, index].open_jobs == 0 and index + 1 < run.stage_count and not run.status.terminal:
-            skip = rollup.blocks(run.outcome) or run.stopped
-            self.due[run.id, index + 1] = StageDue(run.id, index + 1, skip)
+    # What follows from a report
 
     def _repeat(self, step: StepState, report: StepReport) -> None:
         if step.agent_id != report.agent_id:
@@ -289,9 +380,11 @@ class Ledger(LedgerBook):
         if not step.own_selector:
             job.agent_id = agent_id
         self.started_steps.add(step.id)
+        self._wait_for(job, Waiting.NOTHING)
         if job.status is RunStatus.PENDING:
             self._touch_run(run)
             run.running_jobs += 1
+            run.started = True
             self.started_jobs.add(job.id)
             self._set_job(job, RunStatus.RUNNING)
             if run.status is RunStatus.PENDING:
@@ -305,130 +398,49 @@ class Ledger(LedgerBook):
         step.error_message = report.error_message
         step.metrics = report.metrics
         step.log_size = report.log_size
+        step.outputs = report.outputs
         if step.cancel_cause is not None:
             step.error_message = report.error_message or step.cancel_reason
-            self._finish(step, _cancelled_as(step))
+            self._finish(step, cancelled_as(step))
             return
         if report.status is StepStatus.FAILED:
             step.failure_reason = report.failure_reason or FailureReason.SCRIPT
         elif report.status is StepStatus.TIMEOUT:
             step.failure_reason = FailureReason.TIMEOUT
+        elif step.kind == "source" and report.status is StepStatus.SUCCESS and not self._keeps_commit(step):
+            self._repeat_moved(step)
+            return
         self._finish(step, report.status)
 
-    def _finish(self, step: StepState, status: StepStatus, *, agent_gone: bool = False, given_up: bool = False) -> None:
-        """End a step, and let its job go on: with the next step, or to its end.
+    def _keeps_commit(self, step: StepState) -> bool:
+        """Answer whether a clone has the commit that the run keeps to; the first clone of a source decides which."""
+        commit = step.outputs.get("commit", "")
+        run = self.runs[step.run_id]
+        if not commit or "" in run.pins:
+            return True
+        if step.pin not in run.pins:
+            self._touch_run(run)
+            self.extended_runs.add(run.id)
+            run.pins[step.pin] = commit
+            run.commit_sha = run.commit_sha or commit
+        return run.pins[step.pin] == commit
 
-        Args:
-            step: The step.
-            status: How it ended.
-            agent_gone: The workspace is lost: only a step with a selector of its own can come next.
-            given_up: No step can come next.
-        """
+    def _repeat_moved(self, step: StepState) -> None:
+        """Begin a job again that cloned another commit than the run keeps to, as the branch moved meanwhile."""
         job, run = self.jobs[step.job_id], self.runs[step.run_id]
+        wanted = run.pins[step.pin]
+        step.error_message = f"the branch moved while the run started; the job begins again with commit {wanted}"
+        step.failure_reason = FailureReason.INTERNAL
         self._touch_job(job)
-        if step.status is StepStatus.RUNNING:
-            job.running_steps -= 1
-        self._end_lease(step, status.value)
-        self._count(step, status, job)
-        agent_id = step.agent_id
-        if step.own_selector and agent_id is not None and agent_id != job.agent_id:
-            self.releases.append(Release(agent_id, job.id))
-        if rollup.blocks(job.outcome) or run.stopped:
-            self._skip_rest(job)
-        else:
-            following = next((s for s in self._pending[job.id] if s.status is StepStatus.PENDING), None)
-            if following is not None and (given_up or (agent_gone and not following.own_selector)):
-                following.error_message = step.error_message
-                following.failure_reason = FailureReason.INTERNAL if given_up else FailureReason.AGENT_LOST
-                self._finish(following, StepStatus.CANCELLED)
-                return
-            if following is not None:
-                self._queue_following(following, job, run, agent_id)
-                return
-        if all(s.status.terminal for s in self._pending[job.id]):
-            self._finish_job(job, run)
-
-    def _count(self, step: StepState, status: StepStatus, job: JobState) -> None:
-        job.completed_steps += 1
-        job.outcome = rollup.graver(
-            job.outcome, rollup.step_contribution(status, continue_on_error=step.continue_on_error)
-        )
-        if status in STEP_FAILURES:
-            job.failed_steps += 1
-            job.error_message = job.error_message or step.error_message
-            job.exit_code = step.exit_code or 0
-        self._set_step(step, status)
-
-    def _queue_following(self, step: StepState, job: JobState, run: RunState, agent_id: UUID | None) -> None:
-        """Let the next step follow at once on the agent that has the job's workspace: its slot has just become free."""
-        self._set_step(step, StepStatus.QUEUED)
-        if step.own_selector:
-            self._enqueue(step, None)
-            return
-        holder = job.agent_id
-        if holder is None or holder != agent_id or run.paused:
-            self._enqueue(step, holder)
-            return
-        step.lease = Lease(self._new_id(), step.id, holder)
-        self.new_leases[step.id] = step.lease
-
-    def _skip_rest(self, job: JobState) -> None:
-        for step in self._pending.get(job.id, []):
-            if step.status in (StepStatus.PENDING, StepStatus.QUEUED):
-                self._touch_job(job)
-                if step.lease is not None:
-                    self.cancels.append(CancelCommand(step.lease.agent_id, step.id, "skipped"))
-                self._end_lease(step, StepStatus.SKIPPED.value)
-                self._count(step, StepStatus.SKIPPED, job)
-
-    def _finish_job(self, job: JobState, run: RunState) -> None:
-        self._touch_run(run)
-        self._touch_job(job)
-        if job.status is RunStatus.RUNNING:
-            run.running_jobs -= 1
-        run.completed_jobs += 1
-        contribution = rollup.job_contribution(job.outcome)
-        if contribution is RunStatus.FAILED:
-            run.failed_jobs += 1
-        run.outcome = rollup.graver(run.outcome, contribution)
-        self._set_job(job, job.outcome)
-        if job.agent_id is not None:
-            self.releases.append(Release(job.agent_id, job.id))
-        stage = self.stages[run.id, job.stage_index]
-        stage.open_jobs -= 1
-        self.changed_stages.add((run.id, job.stage_index))
-        if run.completed_jobs == run.total_jobs:
-            self._finish_run(run)
-        else:
-            self._pass_stage(run, job.stage_index)
-
-    def _finish_run(self, run: RunState) -> None:
-        if run.stopped:
-            run.outcome = RunStatus.CANCELLED
-        elif run.outcome is rollup.NOTHING_YET:
-            run.outcome = RunStatus.SUCCESS
-        run.paused = False
-        self._set_run(run, run.outcome)
-
-    def pause(self, run: RunState, reason: str, actor: str) -> None:
-        """Let a run start nothing new; what runs goes on."""
-        run.paused, run.status_reason = True, reason
-        self._set_run(run, RunStatus.PAUSED, actor)
-
-    def resume(self, run: RunState, reason: str, actor: str) -> None:
-        """Let a paused run go on."""
-        run.paused, run.status_reason = False, reason
-        self._set_run(run, _going_on(run), actor)
+        job.running_steps -= 1
+        self._end_lease(step, StepStatus.FAILED.value)
+        self._set_step(step, StepStatus.FAILED)
+        for following in self._pending[job.id]:
+            if following.status is StepStatus.PENDING:
+                self._set_step(following, StepStatus.SKIPPED)
+        self._repeat_job(job, run, counted=False)
 
 
 def _going_on(run: RunState) -> RunStatus:
     """Return the state of a run that is no longer paused."""
-    return RunStatus.RUNNING if run.running_jobs > 0 or run.completed_jobs > 0 else RunStatus.PENDING
-
-
-def _cancelled_as(step: StepState) -> StepStatus:
-    if step.cancel_cause is CancelCause.TIMEOUT:
-        step.failure_reason = FailureReason.TIMEOUT
-        return StepStatus.TIMEOUT
-    step.failure_reason = FailureReason.CANCELLED
-    return StepStatus.CANCELLED
+    return RunStatus.RUNNING if run.started or run.running_jobs > 0 or run.completed_jobs > 0 else RunStatus.PENDING

@@ -5,7 +5,7 @@ It has no rules of its own but one: a state changes only along `domain/transitio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
 from arcentra_server.domain.execution import (
@@ -13,15 +13,23 @@ from arcentra_server.domain.execution import (
     Event,
     JobState,
     Lease,
+    NewGate,
     Release,
     Resource,
     RunState,
     StageDue,
     StageState,
+    StepDue,
     StepState,
+    Waiting,
 )
-from arcentra_server.domain.states import RunStatus, StepStatus
-from arcentra_server.domain.transitions import check_job_transition, check_run_transition, check_step_transition
+from arcentra_server.domain.states import GateState, RunStatus, StepStatus
+from arcentra_server.domain.transitions import (
+    check_gate_transition,
+    check_job_transition,
+    check_run_transition,
+    check_step_transition,
+)
 
 
 class LedgerBook:
@@ -39,6 +47,7 @@ class LedgerBook:
         self.stages: dict[tuple[UUID, int], StageState] = {}
         self.jobs: dict[UUID, JobState] = {}
         self.steps: dict[UUID, StepState] = {}
+        self.whole_runs: set[UUID] = set()
         self._pending: dict[UUID, list[StepState]] = {}
         self.steps_before: dict[UUID, StepStatus] = {}
         self.jobs_before: dict[UUID, RunStatus] = {}
@@ -54,7 +63,25 @@ class LedgerBook:
         self.events: list[Event] = []
         self.cancels: list[CancelCommand] = []
         self.releases: list[Release] = []
-        self.due: dict[tuple[UUID, int], StageDue] = {}
+        # What has to be loaded, and perhaps evaluated, before it can go on; `db/turns.py` does that.
+        self.due_stages: dict[tuple[UUID, int], StageDue] = {}
+        self.due_jobs: dict[UUID, None] = {}
+        self.due_steps: dict[UUID, StepDue] = {}
+        self.due_dependants: list[UUID] = []
+        self.due_attempts: dict[UUID, float] = {}
+        self.due_outputs: list[UUID] = []
+        # What has to be written beside states and counters.
+        self.extended_runs: set[UUID] = set()
+        self.extended_jobs: set[UUID] = set()
+        self.rendered: dict[UUID, bytes] = {}
+        self.pinned: set[UUID] = set()
+        self.job_outputs: dict[UUID, Mapping[str, str]] = {}
+        self.claimed_keys: list[UUID] = []
+        self.released_keys: list[UUID] = []
+        self.new_gates: list[NewGate] = []
+        self.dropped_gates: list[NewGate] = []
+        self.notices: list[tuple[UUID, UUID, str]] = []
+        self.deployed: list[UUID] = []
 
     # Loading
 
@@ -97,15 +124,42 @@ class LedgerBook:
     def _touch_run(self, run: RunState) -> None:
         self.runs_before.setdefault(run.id, run.status)
 
+    def _wait_for(self, job: JobState, reason: Waiting) -> None:
+        """Note what a job waits for; tell of it, as no change of its state does."""
+        if job.waits_for is reason:
+            return
+        job.waits_for = reason
+        self._touch_job(job)
+        self.extended_jobs.add(job.id)
+        if reason is not Waiting.NOTHING:
+            self.events.append(self._job_event(job, job.status.value))
+
     def _step_created(self, step: StepState, run: RunState) -> None:
+        waiting = self.jobs[step.job_id].waits_for.value or "previous_step"
         self.events.append(
-            Event(Resource.STEP, run.pipeline_id, run.id, step.job_id, step.id, None, step.status.value, None)
+            Event(
+                Resource.STEP,
+                run.pipeline_id,
+                run.id,
+                step.job_id,
+                step.id,
+                None,
+                step.status.value,
+                None,
+                waiting=waiting,
+            )
         )
 
     def _job_created(self, job: JobState, run: RunState) -> None:
         self.events.append(
             Event(Resource.JOB, run.pipeline_id, run.id, job.id, None, None, job.status.value, None, job.total_steps)
         )
+
+    @staticmethod
+    def _set_gate(place: StageState | JobState, state: GateState) -> None:
+        if place.gate is not state:
+            check_gate_transition(place.gate, state)
+            place.gate = state
 
     def _set_step(self, step: StepState, status: StepStatus) -> None:
         check_step_transition(step.status, status)
@@ -122,6 +176,7 @@ class LedgerBook:
                 step.agent_id,
                 status.value,
                 previous.value,
+                waiting="agent" if status is StepStatus.QUEUED else "",
             )
         )
 
@@ -129,22 +184,24 @@ class LedgerBook:
         check_job_transition(job.status, status)
         self._touch_job(job)
         previous, job.status = job.status, status
-        self.events.append(
-            Event(
-                Resource.JOB,
-                self.runs[job.run_id].pipeline_id,
-                job.run_id,
-                job.id,
-                None,
-                job.agent_id,
-                status.value,
-                previous.value,
-                job.total_steps,
-                job.completed_steps,
-                job.failed_steps,
-                job.running_steps,
-                job.current_step,
-            )
+        self.events.append(self._job_event(job, previous.value))
+
+    def _job_event(self, job: JobState, previous: str) -> Event:
+        return Event(
+            Resource.JOB,
+            self.runs[job.run_id].pipeline_id,
+            job.run_id,
+            job.id,
+            None,
+            job.agent_id,
+            job.status.value,
+            previous,
+            job.total_steps,
+            job.completed_steps,
+            job.failed_steps,
+            job.running_steps,
+            job.current_step,
+            waiting=job.waits_for.value or ("queue" if job.status is RunStatus.PENDING else ""),
         )
 
     def _set_run(self, run: RunState, status: RunStatus, actor: str = "") -> None:

@@ -30,13 +30,17 @@ class LogBatch:
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What is stored of a log. `size`: its end in bytes, losses counted; `stored_bytes`: as packed."""
+    """What is stored of a log. `size`: its end in bytes, losses counted; `stored_bytes`: as packed.
+
+    `held`: bytes at the end that readers are not shown yet, as they may be the beginning of a secret.
+    """
 
     last_seq: int = 0
     size: int = 0
     stored_bytes: int = 0
     lost_bytes: int = 0
     truncated: bool = False
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class LogView:
     size: int
     truncated: bool
     quiet: float
+    held: int = 0
 
     @property
     def complete(self) -> bool:
@@ -104,6 +109,11 @@ class LogView:
         if self.log_size is None:
             return self.truncated or self.quiet >= _QUIET_SECONDS
         return self.truncated or self.size >= self.log_size or self.quiet >= _OWED_SECONDS
+
+    @property
+    def shown(self) -> int:
+        """The end of what readers may see. Once the log is complete nothing can come that makes a secret of its end."""
+        return self.size if self.complete else self.size - self.held
 
     def missing_after(self, offset: int) -> int:
         """Return how many bytes of a complete log a reader at its stored end will never get."""

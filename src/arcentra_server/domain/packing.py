@@ -86,6 +86,11 @@ def unpack(compression: Compression, data: bytes, raw_size: int) -> bytes:
     return raw
 
 
+def pack(raw: bytes) -> bytes:
+    """Return raw bytes as a zstd frame."""
+    return zstd.compress(raw)
+
+
 def _gunzip(data: bytes) -> bytes:
     decoder = zlib.decompressobj(wbits=31)
     try:

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
 from arcentra_server.domain.execution import CancelCommand, Dispatch, Release
+from arcentra_server.domain.expressions import Rendered
 from arcentra_server.domain.instantiate import NewStep
-
-DispatchEncoder = Callable[[NewStep], bytes]
-"""Builds the stored wire form of a step run."""
 
 Wake = Callable[[], None]
 """A hint that there is something to look at. A lost one costs latency, never correctness."""
+
+
+class DispatchForm(Protocol):
+    """The stored wire form of a step run, which is opaque to everything but the transport."""
+
+    def encode(self, step: NewStep) -> bytes:
+        """Build it."""
+        ...
+
+    def env(self, dispatch: bytes) -> Mapping[str, str]:
+        """Return its environment variables."""
+        ...
+
+    def args(self, dispatch: bytes) -> Mapping[str, object]:
+        """Return the arguments of its plugin."""
+        ...
+
+    def render(self, dispatch: bytes, rendered: Rendered) -> bytes:
+        """Return it with what was evaluated when its turn came."""
+        ...
+
+    def edit(self, dispatch: bytes, env: Mapping[str, str], timeout_ms: int | None) -> bytes:
+        """Return it with other environment variables and, if not None, another timeout in milliseconds."""
+        ...
 
 
 class AgentLinks(Protocol):

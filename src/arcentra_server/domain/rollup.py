@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from arcentra_server.domain.states import RunStatus, StepStatus
+from arcentra_server.domain.states import RUN_FAILURES, RunStatus, StepStatus
 
 _GRAVITY = {
     status: gravity
@@ -34,9 +34,11 @@ def step_contribution(status: StepStatus, *, continue_on_error: bool) -> RunStat
     return RunStatus(status.value)
 
 
-def job_contribution(status: RunStatus) -> RunStatus:
+def job_contribution(status: RunStatus, *, allow_failure: bool = False) -> RunStatus:
     """Return what the end of one job adds to its run. A run has no end state of its own for a timeout."""
-    return RunStatus.FAILED if status is RunStatus.TIMEOUT else status
+    if status in RUN_FAILURES:
+        return RunStatus.PARTIAL if allow_failure else RunStatus.FAILED
+    return status
 
 
 def job_outcome(steps: Iterable[tuple[StepStatus, bool]]) -> RunStatus:
@@ -47,12 +49,18 @@ def job_outcome(steps: Iterable[tuple[StepStatus, bool]]) -> RunStatus:
     return outcome
 
 
-def run_outcome(jobs: Iterable[RunStatus]) -> RunStatus:
-    """Return the end state of a run from the end states of its jobs."""
-    outcome = NOTHING_YET
-    for status in jobs:
-        outcome = graver(outcome, job_contribution(status))
+def run_outcome(contributions: Iterable[RunStatus]) -> RunStatus:
+    """Return the end state of a run from what its jobs contribute."""
+    outcome = gravest(contributions)
     return RunStatus.SUCCESS if outcome is NOTHING_YET else outcome
+
+
+def gravest(outcomes: Iterable[RunStatus]) -> RunStatus:
+    """Return the gravest of end states, `NOTHING_YET` of none."""
+    outcome = NOTHING_YET
+    for status in outcomes:
+        outcome = graver(outcome, status)
+    return outcome
 
 
 def blocks(outcome: RunStatus) -> bool:

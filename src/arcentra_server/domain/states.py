@@ -40,6 +40,26 @@ class RunStatus(StrEnum):
         return self in RUN_TERMINAL
 
 
+class GateState(StrEnum):
+    """State of the gate of a stage or a job. REQUIRED: it was not reached yet."""
+
+    NONE = ""
+    REQUIRED = "REQUIRED"
+    WAITING = "WAITING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
+class ApprovalState(StrEnum):
+    """State of the decision at a gate that was reached. All but PENDING are final."""
+
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    EXPIRED = "EXPIRED"
+    CANCELLED = "CANCELLED"
+
+
 class AgentStatus(StrEnum):
     """What an agent is doing. ONLINE: runs something and has room; BUSY: full; IDLE: runs nothing."""
 
@@ -57,6 +77,7 @@ class FailureReason(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     DEPENDENCY = "dependency"
+    REJECTED = "rejected"
     PLUGIN_MISSING = "plugin_missing"
     IMAGE_PULL = "image_pull"
     DISK_FULL = "disk_full"

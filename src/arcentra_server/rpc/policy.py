@@ -16,6 +16,7 @@ _AGENT = frozenset({Role.AGENT})
 _READ = frozenset({Role.VIEWER, Role.TRIGGER, Role.APPROVER, Role.MAINTAINER, Role.ADMIN})
 _TRIGGER = frozenset({Role.TRIGGER, Role.MAINTAINER, Role.ADMIN})
 _MAINTAIN = frozenset({Role.MAINTAINER, Role.ADMIN})
+_DECIDE = frozenset({Role.APPROVER, Role.MAINTAINER, Role.ADMIN})
 _FLEET = _READ | {Role.AGENT_ADMIN}
 
 
@@ -53,6 +54,16 @@ POLICY: dict[str, frozenset[Role]] = {
         ListPipelineRuns=_READ,
         PausePipeline=_TRIGGER,
         ResumePipeline=_TRIGGER,
+        ValidatePipeline=_READ,
+        GetPipelineSchema=_READ,
+        RetryPipelineRun=_TRIGGER,
+        ListApprovals=_READ,
+        DecideApproval=_DECIDE,
+        ListTriggers=_READ,
+        ListTriggerEvents=_READ,
+        ListConcurrency=_READ,
+        ListDeployments=_READ,
+        ListNotifications=_READ,
     ),
     **_rows(
         "steprun.v1.StepRunService",
@@ -75,7 +86,18 @@ POLICY: dict[str, frozenset[Role]] = {
         StreamEvents=_READ,
         AgentChannel=_AGENT,
     ),
-    **_rows("admin.v1.AdminService", WhoAmI=frozenset(USER_ROLES) | _AGENT, ListAgents=_FLEET),
+    **_rows(
+        "admin.v1.AdminService",
+        WhoAmI=frozenset(USER_ROLES) | _AGENT,
+        ListAgents=_FLEET,
+        SetSecret=_MAINTAIN,
+        ListSecrets=_MAINTAIN,
+        DeleteSecret=_MAINTAIN,
+        CreateHook=_MAINTAIN,
+        ListHooks=_MAINTAIN,
+        RotateHookSecret=_MAINTAIN,
+        DeleteHook=_MAINTAIN,
+    ),
     # What load balancers and gRPC clients ask before they have a credential; it tells the contract and nothing more.
     **_rows("grpc.health.v1.Health", Check=PUBLIC, Watch=PUBLIC, List=PUBLIC),
     **_rows("grpc.reflection.v1alpha.ServerReflection", ServerReflectionInfo=PUBLIC),

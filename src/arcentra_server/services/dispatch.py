@@ -91,7 +91,9 @@ class DispatchService:
             if not planned.assignments:
                 return 0
             rows = await claims.claim(tx, [(new_id(), step, agent) for step, agent in planned.assignments])
-        self._deliver(self._store.dispatches(rows), demands)
+            dispatches = await self._store.dispatches(tx, rows)
+        self._deliver(dispatches, demands)
+        await self._store.fail_unsendable()
         if len(rows) >= LARGEST_PASS or len(rows) < len(planned.assignments):
             self._bell.ring()
         return len(rows)
@@ -102,7 +104,7 @@ class DispatchService:
         Leases it was given before and has not started come first.
         """
         async with self._store.database.transaction() as tx:
-            again = self._store.dispatches(await claims.unacknowledged(tx, [agent_id]))[:wanted]
+            again = (await self._store.dispatches(tx, await claims.unacknowledged(tx, [agent_id])))[:wanted]
         if again or self._closed:
             self._handed_out |= {dispatch.lease_id for dispatch in again}
             return again
@@ -168,7 +170,7 @@ class DispatchService:
                 for step_id, row in held.items()
                 if row["cancel_cause"] and step_id not in lost
             ]
-            again = self._store.dispatches(await claims.unacknowledged(tx, [agent_id]))
+            again = await self._store.dispatches(tx, await claims.unacknowledged(tx, [agent_id]))
             return CatchUp(again, stop + asked, await claims.finished_jobs(tx, kept_jobs, agent_id))
 
         return await self._store.change(decide)
@@ -179,7 +181,8 @@ class DispatchService:
             return []
         rows = await claims.unacknowledged(tx, list({demand.agent_id for demand in demands}))
         self._handed_out &= {row["id"] for row in rows}
-        self._deliver(self._store.dispatches(row for row in rows if row["id"] not in self._handed_out), demands)
+        fresh = [row for row in rows if row["id"] not in self._handed_out]
+        self._deliver(await self._store.dispatches(tx, fresh), demands)
         return [demand for demand in demands if not demand.answer.done()]
 
     def _learn(self, selectors: Mapping[int, Selector]) -> None:

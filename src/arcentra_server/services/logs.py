@@ -10,11 +10,14 @@ from uuid import UUID
 
 from arcentra_server.db import logs
 from arcentra_server.db.batcher import Batcher
-from arcentra_server.db.engine import Database
+from arcentra_server.db.engine import Database, Tx
 from arcentra_server.db.inflight import InFlight
+from arcentra_server.db.log_masks import LogMask, LogMasks, join
+from arcentra_server.db.vault import Vault
 from arcentra_server.domain.errors import NotFound, Unavailable, ValidationError
 from arcentra_server.domain.ingest import IngestResult, Item, Reason, Tally, Verdict
-from arcentra_server.domain.log_order import LARGEST_OFFSET, LOG_LIMIT, LogBatch, LogPiece, LogView, place
+from arcentra_server.domain.log_order import LARGEST_OFFSET, LOG_LIMIT, LogBatch, LogPiece, LogState, LogView, place
+from arcentra_server.domain.masking import Masked
 from arcentra_server.domain.packing import check_packed, is_costly, unpack
 
 _COMMIT_BATCHES = 128
@@ -32,18 +35,30 @@ class _Place:
     offset: int
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Incoming:
+    """A batch of an agent; `mask` and `masked` where there is something to mask."""
+
+    agent_id: UUID
+    batch: LogBatch
+    mask: LogMask | None = None
+    masked: Masked | None = None
+
+
 class LogService:
     """See the module. `run` must be running for `append` to resolve.
 
     Args:
         database: Where logs are kept.
+        vault: The secrets that are masked in them.
         limit: Bytes of content of one log; what comes after that is refused.
     """
 
-    def __init__(self, database: Database, *, limit: int = LOG_LIMIT) -> None:
+    def __init__(self, database: Database, vault: Vault, *, limit: int = LOG_LIMIT) -> None:
         self._database = database
+        self._masks = LogMasks(database, vault)
         self._limit = limit
-        self._batcher: Batcher[tuple[UUID, LogBatch], Verdict] = Batcher(self._commit, largest=_COMMIT_BATCHES)
+        self._batcher: Batcher[_Incoming, Verdict] = Batcher(self._commit, largest=_COMMIT_BATCHES)
         self._followers: dict[UUID, set[asyncio.Event]] = {}
         self._ending = False
 
@@ -74,6 +89,7 @@ class LogService:
         """
         tally = Tally()
         step_id = None
+        masks: dict[UUID, LogMask] = {}
         async with InFlight(tally.add) as inflight:
             async for batch in batches:
                 if is_costly(batch.compression, batch.data, batch.raw_size):
@@ -81,8 +97,17 @@ class LogService:
                 else:
                     check_packed(batch.compression, batch.data, batch.raw_size)
                 step_id = batch.step_id
-                await inflight.add(self._batcher.submit((agent_id, batch)), len(batch.data))
+                incoming = await self._masked(agent_id, batch, masks)
+                await inflight.add(self._batcher.submit(incoming), len(batch.data))
         return tally.result(await self._last_seq(step_id) if step_id else 0)
+
+    async def _masked(self, agent_id: UUID, batch: LogBatch, masks: dict[UUID, LogMask]) -> _Incoming:
+        mask = masks.get(batch.step_id) or await self._masks.of_step(batch.step_id, agent_id)
+        if mask is None:
+            return _Incoming(agent_id, batch)
+        masks[batch.step_id] = mask
+        masked_batch, masked = await mask.masked(batch)
+        return _Incoming(agent_id, masked_batch, mask, masked)
 
     async def read(self, step_id: UUID, offset: int, max_bytes: int) -> list[LogPiece]:
         """Return what is stored from a byte on, at most `max_bytes` of content.
@@ -123,7 +148,7 @@ class LogService:
                 arrived.clear()
                 # The view comes first: everything that it counts is then found by the read that follows.
                 view = await self._view(step_id)
-                async for piece in self._stored(step_id, reader):
+                async for piece in self._stored(step_id, reader, view.shown):
                     yield piece
                 if not follow or view.complete:
                     break
@@ -158,43 +183,86 @@ class LogService:
         async with self._database.transaction() as tx:
             return await logs.last_seq(tx, step_id)
 
-    async def _stored(self, step_id: UUID, reader: _Place) -> AsyncIterator[LogPiece]:
+    async def _stored(self, step_id: UUID, reader: _Place, end: int) -> AsyncIterator[LogPiece]:
+        """Yield what is stored up to a byte, and move the reader behind it."""
         while True:
             async with self._database.transaction() as tx:
                 chunks = await logs.chunks_after(tx, step_id, reader.seq, _READ_CHUNKS)
             for chunk in chunks:
-                for piece in await _unpacked(chunk, reader.offset):
+                goes_on = chunk.start + chunk.raw_size > end
+                if goes_on and chunk.start >= end:
+                    return
+                for piece in await _unpacked(chunk, reader.offset, end):
                     yield piece
                     reader.offset = piece.offset + len(piece.data) + piece.lost
+                if goes_on:
+                    return
                 reader.seq = chunk.seq
             if len(chunks) < _READ_CHUNKS:
                 return
 
-    async def _commit(self, items: Sequence[tuple[UUID, LogBatch]]) -> list[Verdict]:
+    async def _commit(self, items: Sequence[_Incoming]) -> list[Verdict]:
         verdicts: list[Verdict] = []
-        chunks: list[tuple[int, LogBatch]] = []
-        changed = {}
         async with self._database.transaction() as tx:
-            held = await logs.holders(tx, {batch.step_id for _, batch in items})
-            states = await logs.lock_states(tx, {b.step_id for agent, b in items if (b.step_id, agent) in held})
-            for agent_id, batch in items:
-                item = Item(batch.seq, step_id=str(batch.step_id))
-                if (batch.step_id, agent_id) not in held:
-                    verdicts.append(Verdict(item, Reason.NOT_LEASED))
-                    continue
-                placed = place(states[batch.step_id], batch, self._limit)
-                if placed.start is not None:
-                    chunks.append((placed.start, batch))
-                if placed.state is not states[batch.step_id]:
-                    states[batch.step_id] = changed[batch.step_id] = placed.state
-                verdicts.append(Verdict(item, placed.reason, placed.lost))
-            await logs.store(tx, chunks, changed)
-        self.wake(changed)
+            held = await logs.holders(tx, {item.batch.step_id for item in items})
+            own = [item for item in items if (item.batch.step_id, item.agent_id) in held]
+            commit = _Commit(tx, await logs.lock_states(tx, {item.batch.step_id for item in own}), self._limit)
+            for item in items:
+                if (item.batch.step_id, item.agent_id) in held:
+                    verdicts.append(await commit.take(item))
+                else:
+                    verdicts.append(Verdict(_named(item.batch), Reason.NOT_LEASED))
+            await logs.store(tx, commit.chunks, commit.changed)
+        for mask, end in commit.ends:
+            mask.end = end
+        self.wake(commit.changed)
         return verdicts
 
 
-async def _unpacked(chunk: logs.LogChunk, offset: int) -> list[LogPiece]:
-    """Return the pieces of a chunk from a byte on, with the gap before it; content that does not unpack is lost."""
+class _Commit:
+    """What one transaction stores: chunks and states, and the ends of masked logs."""
+
+    def __init__(self, tx: Tx, states: dict[UUID, LogState], limit: int) -> None:
+        self._tx = tx
+        self._states = states
+        self._limit = limit
+        self._ends: dict[UUID, tuple[int, bytes]] = {}
+        self.chunks: list[tuple[int, LogBatch]] = []
+        self.changed: dict[UUID, LogState] = {}
+        self.ends: list[tuple[LogMask, tuple[int, bytes]]] = []
+
+    async def take(self, item: _Incoming) -> Verdict:
+        """Decide on a batch of the agent that has the step run."""
+        batch = item.batch
+        before = self._states[batch.step_id]
+        placed = place(before, batch, self._limit)
+        after = placed.state
+        if placed.start is not None:
+            if item.mask is not None and item.masked is not None:
+                batch, after = await self._join(item.mask, item.masked, batch, before, after)
+            self.chunks.append((placed.start, batch))
+        if after is not before:
+            self._states[batch.step_id] = self.changed[batch.step_id] = after
+        return Verdict(_named(batch), placed.reason, placed.lost)
+
+    async def _join(
+        self, mask: LogMask, masked: Masked, batch: LogBatch, before: LogState, after: LogState
+    ) -> tuple[LogBatch, LogState]:
+        # What comes before has to be where it can be changed.
+        await logs.store(self._tx, self.chunks, {})
+        self.chunks.clear()
+        joined = await join(self._tx, mask, self._ends.get(batch.step_id), before, after, batch, masked)
+        self._ends[batch.step_id] = joined.end
+        self.ends.append((mask, joined.end))
+        return joined.batch, joined.state
+
+
+def _named(batch: LogBatch) -> Item:
+    return Item(batch.seq, step_id=str(batch.step_id))
+
+
+async def _unpacked(chunk: logs.LogChunk, offset: int, end: int) -> list[LogPiece]:
+    """Return the pieces of a chunk from one byte to another, with the gap before it; what does not unpack is lost."""
     pieces = []
     if chunk.start > offset:
         pieces.append(LogPiece(offset, b"", chunk.start - offset))
@@ -205,7 +273,8 @@ async def _unpacked(chunk: logs.LogChunk, offset: int) -> list[LogPiece]:
         else:
             raw = unpack(chunk.compression, chunk.data, chunk.raw_size)
     except ValidationError:
-        lost = chunk.start + chunk.raw_size - offset
-        return [*pieces, LogPiece(offset, b"", lost)] if lost else pieces
+        lost = min(chunk.start + chunk.raw_size, end) - offset
+        return [*pieces, LogPiece(offset, b"", lost)] if lost > 0 else pieces
+    raw = raw[: end - chunk.start]
     starts = range(offset - chunk.start, len(raw), _PIECE_BYTES)
     return pieces + [LogPiece(chunk.start + start, raw[start : start + _PIECE_BYTES]) for start in starts]

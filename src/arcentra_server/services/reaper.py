@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
 from arcentra_server.db import agents, deadlines
+from arcentra_server.db.bad_rows import BadRows
 from arcentra_server.db.engine import Tx
-from arcentra_server.db.execution import load_steps
+from arcentra_server.db.execution import load_run, load_steps
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.domain.errors import Unavailable
-from arcentra_server.domain.execution import CancelCause, Event, Resource
+from arcentra_server.domain.execution import CancelCause, Closing, Event, Resource
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.ports import AgentLinks
-from arcentra_server.domain.states import AgentStatus, StepStatus
+from arcentra_server.domain.states import AgentStatus, RunStatus, StepStatus
 
 START_SECONDS = 15.0  # from a dispatch to the RUNNING report, else it is taken back (reliability.md, F10)
 AGAIN_SECONDS = 2.0  # before a step that was not started is placed again
 GRACE_SECONDS = 5.0  # what the agent gets to enforce the timeout of a step itself before the server does
 IGNORED_SECONDS = 120.0  # from the request to end a step to its end without the agent
 LARGEST_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """Something that becomes overdue: how it is found, and what is done about it."""
+
+    find: Callable[[Tx], Awaitable[list[Any]]]
+    act: Callable[[Tx, Ledger, Sequence[Any]], Awaitable[None]]
+    bad: BadRows = field(default_factory=lambda: BadRows("reaper"))
 
 
 class Reaper:
@@ -27,6 +42,16 @@ class Reaper:
         self._links = links
         self._lease_seconds = lease_seconds
         self._was_away = False
+        many = LARGEST_BATCH
+        self._dues = (
+            _Due(lambda tx: deadlines.lapsed_agents(tx, many), self._lapsed_agents),
+            _Due(lambda tx: deadlines.orphaned_steps(tx, many), self._orphaned),
+            _Due(lambda tx: deadlines.unstarted_steps(tx, START_SECONDS, many), self._unstarted),
+            _Due(lambda tx: deadlines.overdue_steps(tx, GRACE_SECONDS, many), self._overdue_steps),
+            _Due(lambda tx: deadlines.overdue_jobs(tx, many), self._overdue_jobs),
+            _Due(lambda tx: deadlines.overdue_runs(tx, many), self._overdue_runs),
+            _Due(self._ask_again, self._unanswered),
+        )
 
     async def run_once(self) -> None:
         """Act on everything that is overdue. What cannot be done keeps nothing else from being done.
@@ -35,11 +60,12 @@ class Reaper:
             ExceptionGroup: of what could not be done.
         """
         await self._forgive_an_outage()
-        errors = []
-        acts = (self._lapsed_agents, self._orphaned, self._unstarted, self._overdue, self._unanswered)
-        for act in acts:
+        errors: list[Exception] = []
+        for due in self._dues:
             try:
-                await self._store.change(act)
+                async with self._store.database.transaction() as tx:
+                    rows = await due.find(tx)
+                errors += (await due.bad.each(self._store, rows, due.act))[1].values()
             except Unavailable:
                 self._was_away = True
                 raise
@@ -55,24 +81,23 @@ class Reaper:
                 await agents.rearm(tx, self._lease_seconds)
             self._was_away = False
 
-    async def _unanswered(self, tx: Tx, ledger: Ledger) -> None:
-        """Ask again those that were asked to end a step, and end what has been asked for too long.
+    async def _ask_again(self, tx: Tx) -> list[UUID]:
+        """Ask again those that were asked to end a step; return the steps that have been asked for too long.
 
         The first request may have been lost: with this process, with the channel, or to an agent of another server.
         """
         self._links.cancel(await deadlines.pending_cancels(tx, LARGEST_BATCH))
-        ignored = await deadlines.ignored_cancels(tx, IGNORED_SECONDS, LARGEST_BATCH)
+        return await deadlines.ignored_cancels(tx, IGNORED_SECONDS, LARGEST_BATCH)
+
+    async def _unanswered(self, tx: Tx, ledger: Ledger, ignored: Sequence[UUID]) -> None:
         await load_steps(tx, ledger, ignored)
         for step_id in ignored:
             ledger.end_cancelled(ledger.steps[step_id])
 
-    async def _lapsed_agents(self, tx: Tx, ledger: Ledger) -> None:
-        silent = await deadlines.lapsed_agents(tx, LARGEST_BATCH)
-        if not silent:
-            return
+    async def _lapsed_agents(self, tx: Tx, ledger: Ledger, silent: Sequence[UUID]) -> None:
         # Runs are locked before agents, everywhere; the agents are looked at again under their lock.
-        await load_steps(tx, ledger, await agents.leased_steps(tx, silent))
-        lapsed = set(await agents.lapsed(tx, silent))
+        await load_steps(tx, ledger, await agents.leased_steps(tx, list(silent)))
+        lapsed = set(await agents.lapsed(tx, list(silent)))
         for step in list(ledger.steps.values()):
             if step.lease is not None and step.lease.agent_id in lapsed:
                 ledger.lose(step, "the agent was lost while the step ran")
@@ -83,22 +108,34 @@ class Reaper:
         ]
         ledger.events += told
 
-    async def _orphaned(self, tx: Tx, ledger: Ledger) -> None:
-        orphaned = await deadlines.orphaned_steps(tx, LARGEST_BATCH)
+    async def _orphaned(self, tx: Tx, ledger: Ledger, orphaned: Sequence[UUID]) -> None:
         await load_steps(tx, ledger, orphaned)
         for step_id in orphaned:
             ledger.abandon(ledger.steps[step_id], "the agent that has the workspace of the job is gone")
 
-    async def _unstarted(self, tx: Tx, ledger: Ledger) -> None:
-        overdue = await deadlines.unstarted_steps(tx, START_SECONDS, LARGEST_BATCH)
+    async def _unstarted(self, tx: Tx, ledger: Ledger, overdue: Sequence[UUID]) -> None:
         await load_steps(tx, ledger, overdue)
         for step_id in overdue:
             step = ledger.steps[step_id]
             if step.status is StepStatus.QUEUED:
                 ledger.lose(step, "not started in time", agent_gone=False, delay_seconds=AGAIN_SECONDS)
 
-    async def _overdue(self, tx: Tx, ledger: Ledger) -> None:
-        overdue = await deadlines.overdue_steps(tx, GRACE_SECONDS, LARGEST_BATCH)
+    async def _overdue_jobs(self, tx: Tx, ledger: Ledger, overdue: Sequence[tuple[UUID, UUID]]) -> None:
+        # Locked in one order by everybody; several jobs of one run are ended together.
+        for run_id in sorted({run_id for run_id, _ in overdue}):
+            await load_run(tx, ledger, run_id)
+        for _, job_id in overdue:
+            job = ledger.jobs[job_id]
+            if job.status is RunStatus.RUNNING and job.closing is Closing.NO:
+                ledger.cancel_job(job, "the job ran longer than its timeout", CancelCause.TIMEOUT)
+
+    async def _overdue_runs(self, tx: Tx, ledger: Ledger, overdue: Sequence[UUID]) -> None:
+        for run_id in overdue:
+            run = await load_run(tx, ledger, run_id)
+            if run is not None and not run.status.terminal and not run.ending:
+                ledger.time_out_run(run, "the run took longer than its timeout")
+
+    async def _overdue_steps(self, tx: Tx, ledger: Ledger, overdue: Sequence[UUID]) -> None:
         await load_steps(tx, ledger, overdue)
         for step_id in overdue:
             step = ledger.steps[step_id]

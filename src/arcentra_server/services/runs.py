@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID
 
-from arcentra_server.db import artifacts, new_runs, pipelines, runs
+from arcentra_server.db import artifacts, deployments, new_steps, pipelines, runs
+from arcentra_server.db.deployments import DeploymentFilter, DeploymentRow
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run
 from arcentra_server.db.execution_store import ExecutionStore
-from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.paging import Page
+from arcentra_server.db.run_starter import RunStarter, Started
 from arcentra_server.db.runs import RunRow
 from arcentra_server.domain import rollup
-from arcentra_server.domain.definition import check_env
-from arcentra_server.domain.errors import (
-    AlreadyExists,
-    InvalidTransition,
-    LimitExceeded,
-    NotFound,
-    NotLeased,
-    ValidationError,
-)
+from arcentra_server.domain.errors import InvalidTransition, NotFound, NotLeased
 from arcentra_server.domain.execution import JobState, RunState
-from arcentra_server.domain.instantiate import Trigger, instantiate
+from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.ledger import NOT_LEASED, Ledger
-from arcentra_server.domain.ports import DispatchEncoder
-from arcentra_server.domain.states import RUN_FAILURES, RunStatus
-
-LARGEST_RUN = 128 * 1024 * 1024  # bytes of its step runs, as they are stored for dispatch
+from arcentra_server.domain.retries import open_needs, to_retry
+from arcentra_server.domain.states import RUN_FAILURES, GateState, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +35,61 @@ class JobReport:
     artifact_uris: Mapping[str, str] | None = None
 
 
-class RunService:
-    """See the module. `encode` builds the stored wire form of a step run."""
+class RetryScope(StrEnum):
+    """What of a run is retried: everything, or what did not end well and what was skipped because of it."""
 
-    def __init__(self, store: ExecutionStore, encode: DispatchEncoder, selectors: SelectorIds) -> None:
-        self._selectors = selectors
+    ALL = "all"
+    FAILED = "failed"
+
+
+class RunService:
+    """See the module."""
+
+    def __init__(self, store: ExecutionStore, starter: RunStarter) -> None:
         self._store = store
         self._database = store.database
-        self._encode = encode
+        self._starter = starter
 
-    async def trigger(self, pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
-        """Start a run; return its id and those of its job runs. The same `request_id` answers with the same run.
+    async def trigger(self, pipeline_id: UUID, trigger: Trigger) -> Started:
+        """Start a run. The same `request_id` answers with the same run.
 
         Raises:
             NotFound: no such pipeline.
             InvalidTransition: the pipeline is disabled.
             ValidationError: a variable has a fault.
+            LimitExceeded: the run would be too large.
         """
-        faults = check_env(trigger.variables, "variables")
-        if faults:
-            raise ValidationError(faults)
-        try:
-            return await self._trigger(pipeline_id, trigger)
-        except AlreadyExists:
-            # The same request was taken at the same time: now its run is there to be found.
-            return await self._trigger(pipeline_id, trigger)
+        return await self._starter.start_and_warn(pipeline_id, trigger)
 
-    async def _trigger(self, pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
-        async with self._database.transaction() as tx:
-            if trigger.request_id is not None:
-                known = await runs.of_request(tx, pipeline_id, trigger.request_id)
-                if known is not None:
-                    return known, await runs.job_ids(tx, known)
-            pipeline = await pipelines.count_run(tx, pipeline_id)
-            if pipeline is None:
-                raise NotFound(f"pipeline {str(pipeline_id)!r} not found")
-            if not pipeline.enabled:
-                raise InvalidTransition("the pipeline is disabled: enable it to trigger it")
-            run = instantiate(
-                pipeline.spec,
-                trigger,
-                pipeline_id=pipeline.id,
-                namespace=pipeline.namespace,
-                spec_version=pipeline.spec_version,
-                new_id=new_id,
+    async def retry(self, run_id: UUID, scope: RetryScope, actor: str = "") -> list[UUID]:
+        """Run again what a run that has ended left undone, or all of it; return the job runs that run again.
+
+        `actor` may not decide a gate of the run that separates the two; empty: nobody asked for it.
+
+        Raises:
+            NotFound: no such run.
+            InvalidTransition: the run has not ended, or there is nothing to retry.
+        """
+
+        async def decide(tx: Tx, ledger: Ledger) -> list[UUID]:
+            run = await _locked(tx, ledger, run_id, None)
+            if not run.status.terminal:
+                raise InvalidTransition("the run has not ended: stop it, or retry a job of it")
+            if await pipelines.get(tx, run.pipeline_id, lock=True) is None:
+                raise InvalidTransition("the pipeline is deleted")
+            needs = await new_steps.needs_of_run(tx, run_id)
+            refused = [index for (_, index), stage in ledger.stages.items() if stage.gate is GateState.REJECTED]
+            jobs = to_retry(
+                list(ledger.jobs.values()), needs, refused_stages=refused, everything=scope is RetryScope.ALL
             )
-            dispatches = {step.id: self._encode(step) for _, step in run.steps()}
-            size = sum(map(len, dispatches.values()))
-            if size > LARGEST_RUN:
-                raise LimitExceeded(f"the run would take {size} bytes, more than {LARGEST_RUN}: use fewer variables")
-            await new_runs.insert(tx, run, dispatches, self._selectors)
-        self._store.announce_new_work()
-        return run.id, [job.id for job in run.jobs]
+            if not jobs:
+                raise InvalidTransition("every job of the run ended well: retry all of it, or trigger it again")
+            attempts = await new_steps.copy_attempts(tx, [job.id for job in jobs], new_id)
+            await runs.add_actor(tx, run_id, actor)
+            ledger.reopen(run, jobs, attempts, open_needs(jobs, list(ledger.jobs.values()), needs))
+            return [job.id for job in jobs]
+
+        return await self._store.change(decide)
 
     async def stop(self, run_id: UUID, pipeline_id: UUID | None, reason: str) -> None:
         """End a run: what waits is cancelled now, what runs is asked to end. Final. Repeating it changes nothing.
@@ -167,6 +162,11 @@ class RunService:
         """Return one page of runs, without their jobs, and how many there are."""
         async with self._database.transaction() as tx:
             return await runs.list_page(tx, pipeline_id=pipeline_id, namespace=namespace, status=status, page=page)
+
+    async def list_deployments(self, wanted: DeploymentFilter, page: Page) -> tuple[list[DeploymentRow], int]:
+        """Return one page of deployments, the newest first, and how many there are."""
+        async with self._database.transaction() as tx:
+            return await deployments.list_page(tx, wanted, page)
 
     async def cancel_job(self, job_id: UUID, reason: str) -> None:
         """End one job of a run. Repeating it changes nothing.

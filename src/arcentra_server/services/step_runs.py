@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,17 +14,16 @@ from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.paging import Page
 from arcentra_server.db.step_runs import StepFilter, StepRow
-from arcentra_server.domain.definition import StepSpec, check_env, check_name, check_step
+from arcentra_server.domain.definition import StepSpec
 from arcentra_server.domain.errors import InvalidTransition, NotFound, ValidationError
 from arcentra_server.domain.execution import JobState, RunState
-from arcentra_server.domain.instantiate import NewStep
+from arcentra_server.domain.field_checks import check_env, check_name
+from arcentra_server.domain.gated import is_behind_a_gate
+from arcentra_server.domain.instantiate import new_step
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.ports import DispatchEncoder
-from arcentra_server.domain.selectors import ANY_AGENT
-from arcentra_server.domain.states import RunStatus, StepStatus
-
-DispatchEditor = Callable[[bytes, Mapping[str, str], int | None], bytes]
-"""Answers a stored wire form with other environment variables and, if not None, another timeout in milliseconds."""
+from arcentra_server.domain.retries import open_needs, with_dependants
+from arcentra_server.domain.states import StepStatus
+from arcentra_server.domain.step_checks import check_added_step, check_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +41,12 @@ class AddedStep:
 
 
 class StepRunService:
-    """See the module. `encode` builds, and `edit` changes, the stored wire form of a step run."""
+    """See the module."""
 
-    def __init__(
-        self, store: ExecutionStore, encode: DispatchEncoder, edit: DispatchEditor, selectors: SelectorIds
-    ) -> None:
+    def __init__(self, store: ExecutionStore, selectors: SelectorIds) -> None:
         self._selectors = selectors
         self._store = store
         self._database = store.database
-        self._encode = encode
-        self._edit = edit
 
     async def create(self, added: AddedStep, created_by: str) -> UUID:
         """Add a step to a run; return its id.
@@ -77,7 +72,8 @@ class StepRunService:
             if run.status.terminal or run.stopped:
                 raise InvalidTransition("pipeline run already finished")
             job, is_new = await self._job_for(tx, ledger, run, added)
-            return await self._add(tx, ledger, run, job, added, created_by, queue=is_new)
+            await _check_not_gated(tx, ledger, job)
+            return await self._add(tx, ledger, run, job, added, created_by, begin=is_new)
 
         step_id = await self._store.change(decide)
         self._store.announce_new_work()
@@ -109,12 +105,18 @@ class StepRunService:
             raise ValidationError(faults)
 
         async def decide(tx: Tx, ledger: Ledger) -> None:
-            await load_steps(tx, ledger, [step_id])
             row = await _existing(tx, step_id)
+            await load_run(tx, ledger, row.run_id)
+            row = await _existing(tx, step_id)
+            await _check_not_gated(tx, ledger, ledger.jobs[row.job_id])
             waiting = row.status is StepStatus.PENDING or await step_runs.lock_queued(tx, step_id)
             if not waiting:
                 raise InvalidTransition("the step run was dispatched: it can be changed before that only")
-            await step_runs.set_dispatch(tx, step_id, self._edit(row.dispatch, env, timeout_ms), timeout_ms)
+            edit = self._store.form.edit
+            rendered = edit(row.rendered, env, timeout_ms) if row.rendered else None
+            await step_runs.set_dispatch(
+                tx, step_id, edit(row.dispatch, env, timeout_ms), rendered, timeout_ms, env.keys()
+            )
 
         await self._store.change(decide)
 
@@ -156,12 +158,12 @@ class StepRunService:
 
         await self._store.change(decide)
 
-    async def retry(self, step_id: UUID) -> UUID:
+    async def retry(self, step_id: UUID, actor: str = "") -> UUID:
         """Run the job of a step run again, in a new workspace; return the id of the new attempt of this step.
 
         The steps of a job build on each other in one workspace, which is gone when the job has ended: so all of them
         get a new attempt. Jobs that were skipped because of this one get their turn again. Old attempts stay, with
-        their logs.
+        their logs. `actor` may not decide a gate of the run that separates the two; empty: nobody asked for it.
 
         Raises:
             NotFound: no such step run.
@@ -178,14 +180,11 @@ class StepRunService:
                 raise InvalidTransition("the step run was retried already: retry its last attempt")
             if await pipelines.get(tx, run.pipeline_id, lock=True) is None:
                 raise InvalidTransition("the pipeline is deleted")
-            skipped = [
-                other
-                for other in ledger.jobs.values()
-                if other.stage_index > job.stage_index and other.status is RunStatus.SKIPPED
-            ]
-            attempts = await new_steps.copy_attempts(tx, [job.id, *(other.id for other in skipped)], new_id)
-            first = next(step.id for step in attempts if step.job_id == job.id)
-            ledger.reopen(run, [job, *skipped], attempts, first)
+            needs = await new_steps.needs_of_run(tx, run.id)
+            jobs = with_dependants([job], list(ledger.jobs.values()), needs)
+            await runs.add_actor(tx, run.id, actor)
+            attempts = await new_steps.copy_attempts(tx, [one.id for one in jobs], new_id)
+            ledger.reopen(run, jobs, attempts, open_needs(jobs, list(ledger.jobs.values()), needs))
             return next(step.id for step in attempts if (step.job_id, step.index) == (job.id, row.step_index))
 
         return await self._store.change(decide)
@@ -215,33 +214,41 @@ class StepRunService:
         return job, False
 
     async def _add(
-        self, tx: Tx, ledger: Ledger, run: RunState, job: JobState, added: AddedStep, created_by: str, *, queue: bool
+        self, tx: Tx, ledger: Ledger, run: RunState, job: JobState, added: AddedStep, created_by: str, *, begin: bool
     ) -> UUID:
         spec, step_id = added.spec, new_id()
         index = await new_steps.next_index(tx, job.id)
         name = added.job_name or await new_steps.job_name(tx, job.id)
-        new = NewStep(
-            id=step_id,
-            run_id=run.id,
+        place = await new_steps.place_of_job(tx, run.id, job.id)
+        if faults := check_added_step(spec, place.job, place.stage, place.variables):
+            raise ValidationError(faults)
+        new = new_step(
+            spec,
+            index,
+            step_id=step_id,
             job_id=job.id,
+            run_id=run.id,
             pipeline_id=run.pipeline_id,
             job_name=name,
-            name=spec.name,
-            index=index,
-            uses=spec.uses,
-            action=spec.action,
-            args=spec.args,
-            env={**await new_steps.env_of_job(tx, run.id, name), **spec.env},
-            workspace=f"{job.id}-{index}" if spec.selector else str(job.id),
-            timeout_ms=spec.timeout_ms,
-            selector=spec.selector or ANY_AGENT,
-            own_selector=spec.selector is not None,
-            continue_on_error=spec.continue_on_error,
-            run_on_agent=spec.run_on_agent,
+            run_variables=place.variables,
+            job_env=place.job.env,
         )
-        step = await new_steps.insert_step(tx, new, self._encode(new), job, created_by, self._selectors)
-        ledger.add_step(step, queue=queue)
+        step = await new_steps.insert_step(tx, new, self._store.form.encode(new), job, created_by, self._selectors)
+        ledger.add_step(step)
+        if begin:
+            ledger.begin_added(job)
         return step_id
+
+
+async def _check_not_gated(tx: Tx, ledger: Ledger, job: JobState) -> None:
+    """Refuse to change what somebody approves, or has approved.
+
+    Raises:
+        InvalidTransition: a gate stands before the job.
+    """
+    stages = [stage for (run_id, _), stage in ledger.stages.items() if run_id == job.run_id]
+    if is_behind_a_gate(job, ledger.jobs, stages, await new_steps.needs_of_run(tx, job.run_id)):
+        raise InvalidTransition("the job stands behind an approval: what is approved does not change any more")
 
 
 async def _existing(tx: Tx, step_id: UUID) -> StepRow:

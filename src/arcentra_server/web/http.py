@@ -1,28 +1,29 @@
-"""Health, readiness and metrics over HTTP."""
+"""The HTTP server: health, readiness, metrics, and what other modules beside it serve."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 Check = Callable[[], Awaitable[dict[str, str]]]
 """Answers what is wrong, by part; nothing when all is well."""
 
 
-def make_app(ready: Check, registry: CollectorRegistry) -> Starlette:
+def make_app(ready: Check, registry: CollectorRegistry, routes: Sequence[BaseRoute] = ()) -> Starlette:
     """Build the application.
 
     Args:
         ready: Whether the server can do its work now.
         registry: The metrics.
+        routes: What else it serves.
     """
 
     async def healthz(_: Request) -> Response:
@@ -35,7 +36,8 @@ def make_app(ready: Check, registry: CollectorRegistry) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+    own = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    return Starlette(routes=[*own, *routes])
 
 
 class HttpServer(uvicorn.Server):

@@ -15,13 +15,14 @@ from arcentra_server.domain.packing import Compression
 from arcentra_server.domain.states import StepStatus
 from arcentra_server.services.logs import LogService
 from tests.support import factories
+from tests.support.secret_keys import vault
 
 LIMIT = 1 << 20
 
 
 @asynccontextmanager
 async def running(database: Database, limit: int = LIMIT) -> AsyncIterator[LogService]:
-    service = LogService(database, limit=limit)
+    service = LogService(database, vault(), limit=limit)
     async with asyncio.TaskGroup() as group:
         group.create_task(service.run())
         try:

@@ -81,7 +81,8 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 @pytest.fixture
 async def wire(dsn: str) -> AsyncIterator[Wire]:
     async with World(dsn) as world, asyncio.TaskGroup() as group:
-        logs, events, journal = LogService(world.database), AgentEventService(world.database), Journal(world.database)
+        logs = LogService(world.database, world.server.vault)
+        events, journal = AgentEventService(world.database), Journal(world.database)
         server = aio.server(
             interceptors=[Guard(world.server.auth, lambda *_: None)], options=[("grpc.so_reuseport", 0)]
         )

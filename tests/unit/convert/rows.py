@@ -8,10 +8,11 @@ from uuid import UUID
 
 from arcentra_server.db.runs import JobRow, RunRow
 from arcentra_server.db.step_runs import StepRow
+from arcentra_server.domain.execution import Waiting
 from arcentra_server.domain.instantiate import NewStep
 from arcentra_server.domain.selectors import Operator, Selector, Term
-from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
-from arcentra_server.rpc.convert.dispatch import encode
+from arcentra_server.domain.states import GateState, RunStatus, StepStatus, TriggerType
+from arcentra_server.rpc.convert.dispatch import WireForm
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
@@ -53,7 +54,8 @@ def step_row(**changed: object) -> StepRow:
         attempt=1,
         superseded=False,
         status=StepStatus.PENDING,
-        dispatch=encode(new),
+        dispatch=WireForm().encode(new),
+        rendered=None,
         continue_on_error=True,
         agent_id=None,
         agent_labels=None,
@@ -70,13 +72,40 @@ def step_row(**changed: object) -> StepRow:
         added=False,
         paused=False,
         leased=False,
+        outputs={},
+        secrets={},
+        condition="",
+        kind="",
+        waits_for="",
+        delayed=False,
         now=NOW,
     )
     return replace(row, **changed)  # type: ignore[arg-type]
 
 
 def job_row(*steps: StepRow, **changed: object) -> JobRow:
-    row = JobRow(JOB, "build", "verify", 0, RunStatus.PENDING, None, 0, "", None, None, list(steps))
+    row = JobRow(
+        id=JOB,
+        name="build",
+        stage="verify",
+        stage_index=0,
+        status=RunStatus.PENDING,
+        agent_id=None,
+        exit_code=0,
+        error_message="",
+        started_at=None,
+        finished_at=None,
+        definition_name="build",
+        matrix={},
+        attempt=1,
+        outputs={},
+        failure_reason=None,
+        allow_failure=False,
+        gate=GateState.NONE,
+        waits_for=Waiting.NOTHING,
+        concurrency="",
+        steps=list(steps),
+    )
     return replace(row, **changed)  # type: ignore[arg-type]
 
 
@@ -101,6 +130,8 @@ def run_row(*jobs: JobRow, **changed: object) -> RunRow:
         created_at=ago(60),
         started_at=None,
         finished_at=None,
+        timeout_ms=None,
+        event={},
         now=NOW,
         jobs=list(jobs),
     )

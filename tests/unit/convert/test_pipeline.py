@@ -1,22 +1,22 @@
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_server.db.pipelines import PipelineRow
-from arcentra_server.domain.definition import JobSpec, PipelineSpec, StageSpec, StepSpec
-from arcentra_server.domain.errors import ValidationError
-from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
-from arcentra_server.rpc.convert.fields import NOT_AVAILABLE
+from arcentra_server.domain.definition import CronTrigger, JobSpec, ManualTrigger, PipelineSpec, StageSpec, StepSpec
+from arcentra_server.domain.definition_json import digest
+from arcentra_server.domain.errors import Fault, ValidationError
+from arcentra_server.domain.states import RunStatus
 from arcentra_server.rpc.convert.pipeline import (
+    contract_paths,
     new_pipeline,
     page_of,
     pipeline_change,
     pipeline_to,
-    run_to,
-    trigger_from,
 )
-from tests.unit.convert.rows import AGENT, JOB, NOW, PIPELINE, RUN, SECONDS, STEP, ago, job_row, run_row, step_row
+from arcentra_server.services.pipelines import PipelineChange
+from tests.unit.convert.rows import NOW, PIPELINE, SECONDS, ago
 
 STEP_MESSAGE = pipeline_pb2.Step(name="s", uses="shell")
 JOB_MESSAGE = pipeline_pb2.Job(name="j", steps=[STEP_MESSAGE])
@@ -37,12 +37,12 @@ def test_a_new_pipeline_is_read() -> None:
 
 
 def test_a_pipeline_that_cannot_be_read_names_the_faults_of_its_definition_too() -> None:
-    job = pipeline_pb2.Job(name="a b", timeout="x", steps=[pipeline_pb2.Step(name="s", uses="", when="x")])
+    job = pipeline_pb2.Job(name="a b", timeout="x", steps=[pipeline_pb2.Step(name="s", uses="", timeout="y")])
     request = pipeline_pb2.CreatePipelineRequest(name="?", namespace="!", jobs=[job], description="\0")
     with pytest.raises(ValidationError) as caught:
         new_pipeline(request)
     assert [fault.path for fault in caught.value.faults] == [
-        "jobs[0].steps[0].when",
+        "jobs[0].steps[0].timeout",
         "jobs[0].timeout",
         "description",
         "namespace",
@@ -61,47 +61,47 @@ def test_a_change_leaves_out_what_is_empty() -> None:
     assert [stage.name for stage in change.stages] == ["default"]
 
 
-def test_a_change_to_what_is_not_available_is_refused() -> None:
+def test_a_change_of_time_limit_and_triggers_is_read() -> None:
     cron = pipeline_pb2.Trigger(type=pipeline_pb2.TRIGGER_TYPE_CRON)
-    with pytest.raises(ValidationError, match=f"^triggers.0..type: CRON {NOT_AVAILABLE}$"):
-        pipeline_change(pipeline_pb2.UpdatePipelineRequest(triggers=[cron]))
+    cron.options.update({"schedule": "@daily"})
+    change = pipeline_change(pipeline_pb2.UpdatePipelineRequest(triggers=[cron], timeout="2h"))
+    assert (change.timeout_ms, change.triggers) == (7_200_000, (CronTrigger("@daily"),))
+    known = PipelineSpec((StageSpec("a", (JobSpec("j", ()),)),), {"A": "1"}, timeout_ms=5, triggers=(ManualTrigger(),))
+    changed = change.apply_to(known)
+    assert (changed.stages, changed.variables) == (known.stages, known.variables)
+    assert (changed.timeout_ms, changed.triggers) == (7_200_000, (CronTrigger("@daily"),))
+    assert PipelineChange().apply_to(known) == known
+
+
+def test_a_malformed_change_is_refused() -> None:
+    request = pipeline_pb2.UpdatePipelineRequest(triggers=[pipeline_pb2.Trigger()], timeout="x")
+    with pytest.raises(ValidationError, match=r"^timeout: 'x' is not a duration.*; triggers\[0\]\.type: is required"):
+        pipeline_change(request)
     with pytest.raises(ValidationError, match=r"^jobs: give stages or jobs, not both"):
         pipeline_change(
             pipeline_pb2.UpdatePipelineRequest(jobs=[JOB_MESSAGE], stages=[pipeline_pb2.Stage(jobs=[JOB_MESSAGE])])
         )
 
 
-def test_a_trigger_is_read() -> None:
-    request = pipeline_pb2.TriggerPipelineRequest(
-        branch="feature/a-1", commit_sha="0123abcDEF", variables={"A": "1"}, request_id="k" * 128
-    )
-    trigger = trigger_from(request, "anna")
-    assert (trigger.type, trigger.triggered_by) == (TriggerType.MANUAL, "anna")
-    assert (trigger.branch, trigger.commit_sha) == ("feature/a-1", "0123abcDEF")
-    assert (trigger.variables, trigger.request_id) == ({"A": "1"}, "k" * 128)
-    request.ClearField("request_id")
-    request.triggered_by = "a bot"
-    assert (trigger_from(request, "anna").triggered_by, trigger_from(request, "anna").request_id) == ("a bot", None)
-
-
-TRIGGERS: list[tuple[str, str, str]] = [
-    ("branch", "--upload-pack=x", "branch: '--upload-pack=x' is not a branch"),
-    ("branch", "a b", "branch: 'a b' is not a branch"),
-    ("branch", "a\0", "branch: 'a\\x00' is not a branch"),
-    ("branch", "x" * 256, f"branch: {'x' * 80!r} is not a branch"),
-    ("commit_sha", "HEAD", "commit_sha: 'HEAD' is not a commit: 4 to 64 hexadecimal digits"),
-    ("request_id", "k" * 129, "request_id: has 129 characters, more than 128"),
-    ("request_id", "\0", "request_id: holds a NUL character"),
-    ("triggered_by", "\0", "triggered_by: holds a NUL character"),
+PATHS = [
+    ("triggers[3].schedule", "triggers[3].options.schedule"),
+    ("triggers[3].variables['A.type']", "triggers[3].options.variables['A.type']"),
+    ("triggers[3].type", "triggers[3].type"),
+    ("triggers[3].options.schedule", "triggers[3].options.schedule"),
+    ("stages[0].approval.needed", "stages[0].approval.args.needed"),
+    ("jobs[0].approval.approvers[1]", "jobs[0].approval.args.approvers[1]"),
+    ("jobs[0].approval.args.needed", "jobs[0].approval.args.needed"),
+    ("jobs[0].approval.plugin", "jobs[0].approval.plugin"),
+    ("jobs[0].env['approval.x']", "jobs[0].env['approval.x']"),
+    ("timeout", "timeout"),
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "fault"), TRIGGERS)
-def test_a_malformed_trigger_is_refused(field: str, value: str, fault: str) -> None:
-    fields: dict[str, Any] = {field: value}
-    with pytest.raises(ValidationError) as caught:
-        trigger_from(pipeline_pb2.TriggerPipelineRequest(**fields), "anna")
-    assert str(caught.value) == fault
+@pytest.mark.parametrize(("path", "expected"), PATHS)
+def test_faults_of_a_call_have_the_paths_of_the_contract(path: str, expected: str) -> None:
+    with pytest.raises(ValidationError) as caught, contract_paths():
+        raise ValidationError.at(path, "is wrong")
+    assert caught.value.faults == (Fault(expected, "is wrong"),)
 
 
 def test_a_page_is_read_and_limited() -> None:
@@ -115,8 +115,9 @@ def test_a_page_is_read_and_limited() -> None:
 
 def test_a_pipeline_is_shown() -> None:
     spec = PipelineSpec((StageSpec("verify", (JobSpec("j", (StepSpec("s", "shell"),)),)),), {"A": "1"})
+    spec = replace(spec, timeout_ms=7_200_000, triggers=(ManualTrigger(),))
     row = PipelineRow(
-        PIPELINE, "team", "site", "d", True, 2, "anna", ago(9), NOW, 7, 5, 1, RunStatus.FAILED, spec, spec.digest()
+        PIPELINE, "team", "site", "d", True, 2, "anna", ago(9), NOW, 7, 5, 1, RunStatus.FAILED, spec, digest(spec)
     )
     detail = pipeline_to(row)
     assert (detail.pipeline_id, detail.namespace, detail.name, detail.description) == (
@@ -128,64 +129,8 @@ def test_a_pipeline_is_shown() -> None:
     assert [stage.name for stage in detail.stages] == ["verify"]
     assert not detail.jobs
     assert (detail.created_at, detail.updated_at) == (SECONDS - 9, SECONDS)
+    assert (detail.timeout, [trigger.type for trigger in detail.triggers]) == ("2h", [pipeline_pb2.TRIGGER_TYPE_MANUAL])
+    assert detail.spec_digest == digest(spec).hex()
     assert (detail.total_runs, detail.success_runs, detail.failed_runs) == (7, 5, 1)
     assert (detail.status, detail.enabled, detail.spec_version) == (pipeline_pb2.PIPELINE_STATUS_FAILED, True, 2)
     assert dict(detail.variables) == {"A": "1"}
-
-
-def test_a_run_is_shown_with_its_jobs_and_steps() -> None:
-    step = step_row(
-        status=StepStatus.RUNNING, started_at=ago(2.5), agent_id=AGENT, attempt=2, cancel_requested=True, exit_code=None
-    )
-    job = job_row(step, status=RunStatus.RUNNING, started_at=ago(3), agent_id=AGENT)
-    run = run_row(job, status=RunStatus.RUNNING, started_at=ago(3), running_jobs=1, status_reason="why")
-    detail = run_to(run)
-    assert (detail.run_id, detail.pipeline_id, detail.pipeline_name) == (str(RUN), str(PIPELINE), "site")
-    assert (detail.namespace, detail.branch, detail.commit_sha) == ("team", "main", "abcd")
-    assert (detail.status, detail.trigger_type) == (
-        pipeline_pb2.PIPELINE_STATUS_RUNNING,
-        pipeline_pb2.TRIGGER_TYPE_MANUAL,
-    )
-    assert (detail.start_time, detail.end_time, detail.duration) == (SECONDS - 3, 0, 3_000)
-    assert (detail.total_jobs, detail.running_jobs, detail.status_reason, detail.spec_version) == (1, 1, "why", 3)
-    (shown,) = detail.job_runs
-    assert (shown.job_run_id, shown.job_name, shown.stage, shown.agent_id) == (str(JOB), "build", "verify", str(AGENT))
-    assert (shown.duration, shown.waiting_reason) == (3_000, "")
-    (shown_step,) = shown.step_runs
-    assert (shown_step.step_run_id, shown_step.step_name, shown_step.attempt) == (str(STEP), "compile", 2)
-    assert (shown_step.status, shown_step.duration) == (pipeline_pb2.PIPELINE_STATUS_RUNNING, 2_500)
-    assert (shown_step.agent_id, shown_step.cancel_requested, shown_step.exit_code) == (str(AGENT), True, 0)
-
-
-def test_what_has_ended_took_as_long_as_it_ran() -> None:
-    ended = {"started_at": ago(50), "finished_at": ago(40)}
-    step = step_row(status=StepStatus.CANCELLED, cancel_requested=True, failure_reason="cancelled", **ended)
-    job = job_row(step, status=RunStatus.CANCELLED, **ended)
-    detail = run_to(run_row(job, status=RunStatus.CANCELLED, **ended))
-    (shown,) = detail.job_runs
-    (shown_step,) = shown.step_runs
-    assert (detail.duration, shown.duration, shown_step.duration) == (10_000, 10_000, 10_000)
-    assert (shown_step.cancel_requested, shown_step.failure_reason) == (False, "cancelled")
-
-
-WAITING: list[tuple[dict[str, object], RunStatus, RunStatus, str]] = [
-    ({"status": StepStatus.PENDING}, RunStatus.PENDING, RunStatus.RUNNING, "stage"),
-    ({"status": StepStatus.PENDING}, RunStatus.PENDING, RunStatus.PAUSED, "stage"),
-    ({"status": StepStatus.QUEUED}, RunStatus.PENDING, RunStatus.PENDING, "queue"),
-    ({"status": StepStatus.QUEUED, "leased": True}, RunStatus.PENDING, RunStatus.RUNNING, "queue"),
-    ({"status": StepStatus.QUEUED, "paused": True}, RunStatus.PENDING, RunStatus.PAUSED, "paused"),
-    (
-        {"status": StepStatus.QUEUED, "paused": True, "leased": True},
-        RunStatus.PENDING,
-        RunStatus.PAUSED,
-        "queue",
-    ),
-    ({"status": StepStatus.QUEUED, "step_index": 1}, RunStatus.RUNNING, RunStatus.RUNNING, ""),
-    ({"status": StepStatus.SKIPPED}, RunStatus.SKIPPED, RunStatus.FAILED, ""),
-]
-
-
-@pytest.mark.parametrize(("step", "job", "run", "reason"), WAITING)
-def test_a_job_says_why_it_waits(step: dict[str, object], job: RunStatus, run: RunStatus, reason: str) -> None:
-    row = run_row(job_row(step_row(status=StepStatus.FAILED), step_row(**step), status=job), status=run)
-    assert run_to(row).job_runs[0].waiting_reason == reason

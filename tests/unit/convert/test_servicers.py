@@ -12,6 +12,7 @@ from arcentra_server.domain.identity import Caller, Role
 from arcentra_server.rpc.context import CALLER, Context
 from arcentra_server.rpc.servicers.pipeline import PipelineServicer
 from arcentra_server.rpc.servicers.step_run import StepRunServicer
+from arcentra_server.services.triggers import TriggerService
 from tests.support.world import World
 
 NO_CONTEXT = cast("Context", None)
@@ -40,7 +41,15 @@ def _called_by_anna() -> None:
 
 @pytest.fixture
 def pipelines(world: World) -> PipelineServicer:
-    return PipelineServicer(world.server.pipelines, world.server.runs)
+    server = world.server
+    return PipelineServicer(
+        server.pipelines,
+        server.runs,
+        server.approvals,
+        server.concurrency,
+        server.notifier,
+        TriggerService(world.database),
+    )
 
 
 @pytest.fixture

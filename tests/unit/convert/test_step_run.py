@@ -6,11 +6,10 @@ import pytest
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_server.db.artifacts import ArtifactRow
 from arcentra_server.db.step_runs import StepFilter
-from arcentra_server.domain.definition import StepSpec
+from arcentra_server.domain.definition import ArtifactSpec, StepSpec
 from arcentra_server.domain.errors import NotFound, ValidationError
 from arcentra_server.domain.selectors import Operator, Selector, Term
 from arcentra_server.domain.states import StepStatus
-from arcentra_server.rpc.convert.fields import NOT_AVAILABLE
 from arcentra_server.rpc.convert.step_run import added_step, artifact_to, new_timeout, page_of, step_filter, step_run_to
 from tests.unit.convert.rows import AGENT, JOB, NOW, PIPELINE, RUN, SECONDS, STEP, ago, step_row
 
@@ -47,27 +46,49 @@ def test_a_step_to_add_is_read() -> None:
     )
 
 
-REFUSED: list[dict[str, Any]] = [
-    {"workspace": "sub"},
-    {"image": "debian"},
-    {"secrets": {"A": "b"}},
-    {"artifacts": [steprun_pb2.ArtifactConfig(name="a")]},
-    {"plugins": [steprun_pb2.PluginInfo(name="p")]},
-    {"when": "always()"},
+def test_all_that_a_step_can_have_is_read() -> None:
+    added = added_step(
+        creation(
+            when="always()",
+            image="python:3.12",
+            secrets={"TOKEN": "DEPLOY"},
+            artifacts=[
+                steprun_pb2.ArtifactConfig(name="a", path="dist/*", destination="d", expire=True, expire_days=7),
+                steprun_pb2.ArtifactConfig(name="b", path="x", expire_days=7),
+            ],
+            run_on_agent=True,
+        )
+    )
+    assert added.spec == StepSpec(
+        "s",
+        "shell",
+        when="always()",
+        image="python:3.12",
+        secrets={"TOKEN": "DEPLOY"},
+        artifacts=(ArtifactSpec("a", "dist/*", "d", 7), ArtifactSpec("b", "x")),
+    )
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"workspace": "sub"}, "workspace: cannot be chosen: the step runs in the workspace of its job"),
+    (
+        {"plugins": [steprun_pb2.PluginInfo(name="p")]},
+        "plugins: cannot be pinned here: write the version into `uses`, as in shell@1.2",
+    ),
 ]
 
 
-@pytest.mark.parametrize("fields", REFUSED, ids=lambda fields: next(iter(fields)))
-def test_what_is_not_carried_out_yet_is_refused(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("fields", "message"), REFUSED)
+def test_what_cannot_be_carried_out_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         added_step(creation(**fields))
-    assert str(caught.value) == f"{next(iter(fields))}: {NOT_AVAILABLE}"
+    assert str(caught.value) == message
 
 
 def test_a_step_needs_a_run_and_names_all_faults() -> None:
     with pytest.raises(ValidationError) as caught:
-        added_step(creation(pipeline_run_id="", image="x", timeout="soon"))
-    assert [fault.path for fault in caught.value.faults] == ["image", "pipeline_run_id", "timeout"]
+        added_step(creation(pipeline_run_id="", workspace="x", timeout="soon"))
+    assert [fault.path for fault in caught.value.faults] == ["workspace", "pipeline_run_id", "timeout"]
 
 
 @pytest.mark.parametrize("field", ["pipeline_run_id", "pipeline_id", "job_id"])

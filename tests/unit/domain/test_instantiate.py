@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from uuid import UUID
 
 import pytest
 
-from arcentra_server.domain.definition import GitSource, JobSpec, PipelineSpec, StageSpec, StepSpec
-from arcentra_server.domain.instantiate import NewRun, Trigger, instantiate
+from arcentra_server.domain.definition import (
+    ApprovalSpec,
+    GitSource,
+    JobSpec,
+    MatrixSpec,
+    PipelineSpec,
+    SourceAuth,
+    StageSpec,
+    StepSpec,
+    TargetSpec,
+)
+from arcentra_server.domain.instantiate import NewJob, NewRun, NewStage, NewStep, Trigger, instantiate
 from arcentra_server.domain.selectors import ANY_AGENT, Operator, Selector, Term
 from arcentra_server.domain.states import TriggerType
 
@@ -50,7 +61,7 @@ def test_jobs_are_numbered_through_the_stages() -> None:
         StageSpec("one", (JobSpec("a", (BUILD,)), JobSpec("b", (BUILD,)))), StageSpec("two", (JobSpec("c", (BUILD,)),))
     )
     assert [(job.name, job.stage_index, job.index) for job in run.jobs] == [("a", 0, 0), ("b", 0, 1), ("c", 1, 2)]
-    assert run.stages == (("one", 2), ("two", 1))
+    assert run.stages == (NewStage("one", 2), NewStage("two", 1))
 
 
 def test_env_of_the_step_wins_over_job_over_trigger_over_pipeline() -> None:
@@ -100,3 +111,249 @@ def test_trigger_says_what_is_cloned() -> None:
     trigger = Trigger(TriggerType.EVENT, "hook", branch="topic", commit_sha="abc")
     run = run_of(one_job(JobSpec("a", (), source=GitSource("r", "main"))), trigger=trigger)
     assert run.jobs[0].steps[0].args == {"repo": "r", "branch": "topic", "commit": "abc"}
+
+
+# Stages, needs and cells
+
+
+def test_stage_keeps_its_gate() -> None:
+    gate = ApprovalSpec(("ada",), needed=2)
+    run = run_of(StageSpec("one", (JobSpec("a", (BUILD,)),), gate))
+    assert run.stages == (NewStage("one", 1, gate),)
+
+
+SYSTEMS = MatrixSpec(
+    (("os", ("linux", "mac")), ("n", (1, 2))), include=({"os": "bsd"},), exclude=({"os": "mac", "n": 1},)
+)
+
+
+def test_each_cell_of_a_matrix_is_a_job_that_its_name_tells() -> None:
+    run = run_of(one_job(JobSpec("a", (BUILD,), matrix=SYSTEMS)))
+    assert [job.name for job in run.jobs] == ["a (linux, 1)", "a (linux, 2)", "a (mac, 2)", "a (bsd)"]
+    assert [dict(job.cell) for job in run.jobs][2:] == [{"os": "mac", "n": 2}, {"os": "bsd"}]
+    assert run.stages == (NewStage("only", 4),)
+    assert {job.spec.name for job in run.jobs} == {"a"}
+    assert len({step.id for _, step in run.steps()}) == 4
+    assert {step.job_name for _, step in run.steps()} == {job.name for job in run.jobs}
+
+
+def needs(run: NewRun) -> dict[str, list[str]]:
+    names = {job.id: job.name for job in run.jobs}
+    return {job.name: [names[need] for need in job.needs] for job in run.jobs}
+
+
+def test_needs_are_job_runs() -> None:
+    jobs = (
+        JobSpec("c", (BUILD,), depends_on=("a", "b")),
+        JobSpec("a", (BUILD,)),
+        JobSpec("b", (BUILD,), depends_on=("a",)),
+    )
+    assert needs(run_of(StageSpec("one", jobs))) == {"c": ["a", "b"], "a": [], "b": ["a"]}
+
+
+def test_job_needs_every_cell_and_every_cell_needs_a_job() -> None:
+    pair = MatrixSpec((("n", (1, 2)),))
+    jobs = (
+        JobSpec("a", (BUILD,), matrix=pair),
+        JobSpec("b", (BUILD,), depends_on=("a",)),
+        JobSpec("c", (BUILD,), depends_on=("b", "a"), matrix=pair),
+    )
+    both = ["a (1)", "a (2)"]
+    expected = {"a (1)": [], "a (2)": [], "b": both, "c (1)": ["b", *both], "c (2)": ["b", *both]}
+    assert needs(run_of(StageSpec("one", jobs))) == expected
+
+
+def test_jobs_of_one_name_in_two_stages_are_not_mixed_up() -> None:
+    one = StageSpec("one", (JobSpec("a", (BUILD,)),))
+    two = StageSpec("two", (JobSpec("a", (BUILD,)), JobSpec("b", (BUILD,), depends_on=("a",))))
+    run = run_of(one, two)
+    assert run.jobs[2].needs == (run.jobs[1].id,)
+
+
+def test_selector_takes_the_values_of_its_cell() -> None:
+    wanted = Selector((Term("os", Operator.IN, ("${{ matrix.os }}",)),))
+    job = JobSpec("a", (BUILD,), selector=wanted, matrix=MatrixSpec((("os", ("linux", "mac")),)))
+    run = run_of(one_job(job))
+    expected = [(Term("os", Operator.IN, (value,)),) for value in ("linux", "mac")]
+    assert [job.selector.terms for job in run.jobs] == [step.selector.terms for _, step in run.steps()] == expected
+
+
+def test_job_takes_its_own_time_limit_or_that_of_the_server() -> None:
+    stage = StageSpec("one", (JobSpec("a", (BUILD,), timeout_ms=5), JobSpec("b", (BUILD,))))
+    made = ids()
+    run = instantiate(
+        PipelineSpec((stage,), timeout_ms=7),
+        MANUAL,
+        pipeline_id=UUID(int=999),
+        namespace="team",
+        spec_version=1,
+        new_id=lambda: next(made),
+        job_timeout_ms=9,
+    )
+    assert ([job.timeout_ms for job in run.jobs], run.timeout_ms) == ([5, 9], 7)
+
+
+@pytest.mark.parametrize(
+    ("job", "plain"),
+    [
+        (JobSpec("a", (BUILD, StepSpec("t", uses="shell", when="always()"))), True),
+        (JobSpec("a", (BUILD,), allow_failure=True, priority=3, approval=ApprovalSpec()), True),
+        (JobSpec("a", (BUILD,), when="success()"), False),
+        (JobSpec("a", (BUILD,), concurrency="k"), False),
+        (JobSpec("a", (StepSpec("t", uses="shell", when="always()"),)), False),
+        (JobSpec("a", (StepSpec("t", uses="shell", env={"X": "${{ branch }}"}),)), False),
+        (JobSpec("a", (StepSpec("t", uses="shell", secrets={"X": "x"}),)), False),
+        (JobSpec("a", (BUILD,), source=GitSource("r")), False),
+        (JobSpec("a", (BUILD,), target=TargetSpec("command")), True),
+    ],
+)
+def test_run_starts_plainly_where_nothing_has_to_be_looked_at(job: JobSpec, plain: bool) -> None:
+    assert run_of(one_job(job)).starts_plainly is plain
+    assert not run_of(StageSpec("one", (job,), ApprovalSpec())).starts_plainly
+    # What waits for its turn is looked at then.
+    later = replace(job, name="b", depends_on=("z",))
+    assert run_of(StageSpec("one", (JobSpec("z", (BUILD,)), later))).starts_plainly
+    assert run_of(one_job(JobSpec("z", (BUILD,))), one_job(job)).starts_plainly
+
+
+# Expressions, secrets, source and target
+
+
+def only_step(job: JobSpec, *, trigger: Trigger = MANUAL, variables: dict[str, str] | None = None) -> NewStep:
+    [(_, step)] = run_of(one_job(job), trigger=trigger, variables=variables).steps()
+    return step
+
+
+def test_what_has_to_be_evaluated_is_kept_apart() -> None:
+    env = {"A": "plain", "B": "${{ branch }}"}
+    step = only_step(
+        JobSpec(
+            "a",
+            (StepSpec("s", uses="shell", args={"script": "echo ${{ commit }}"}, env={"C": "${{ run.id }}"}),),
+            env=env,
+        )
+    )
+    assert step.templates is not None
+    assert step.templates.env == {"B": "${{ branch }}", "C": "${{ run.id }}"}
+    assert step.templates.args == {"script": "echo ${{ commit }}"}
+    assert (step.env["A"], step.env.keys() & {"B", "C"}) == ("plain", set())
+    assert step.dynamic
+
+
+def test_image_may_have_to_be_evaluated() -> None:
+    step = only_step(JobSpec("a", (StepSpec("s", uses="shell", image="python:${{ matrix.v }}"),)))
+    assert step.templates is not None
+    assert (step.templates.image, step.templates.args, step.templates.env) == ("python:${{ matrix.v }}", None, {})
+
+
+def test_step_without_expressions_has_nothing_to_evaluate() -> None:
+    step = only_step(JobSpec("a", (StepSpec("s", uses="shell", args={"script": "echo $HOME"}, env={"A": "{{ }}"}),)))
+    assert (step.templates, step.dynamic) == (None, False)
+
+
+def test_variables_from_outside_are_never_evaluated() -> None:
+    trigger = Trigger(TriggerType.EVENT, "hook", branch="${{ secrets.key }}", variables={"V": "${{ secrets.key }}"})
+    step = only_step(JobSpec("a", (BUILD,)), trigger=trigger, variables={"W": "${{ branch }}"})
+    assert (step.templates, step.dynamic, dict(step.secrets)) == (None, False, {})
+    assert (step.env["V"], step.env["W"]) == ("${{ secrets.key }}", "${{ branch }}")
+    assert step.env["ARCENTRA_BRANCH"] == "${{ secrets.key }}"
+
+
+def test_variable_that_the_definition_sets_anew_is_that_of_the_definition() -> None:
+    step = only_step(
+        JobSpec("a", (StepSpec("s", uses="shell", env={"V": "${{ branch }}"}),)),
+        trigger=Trigger(TriggerType.MANUAL, "ada", variables={"V": "from outside"}),
+    )
+    assert step.templates is not None
+    assert step.templates.env == {"V": "${{ branch }}"}
+    assert "V" not in step.env
+
+
+def test_secrets_that_a_step_names_anywhere_are_known() -> None:
+    step = only_step(
+        JobSpec(
+            "a",
+            (
+                StepSpec(
+                    "s",
+                    uses="shell",
+                    args={"script": "login ${{ secrets.password }}", "more": ["${{ secrets.more }}"]},
+                    env={"T": "${{ secrets.token }}"},
+                    image="${{ secrets.registry }}/i",
+                    secrets={"KEY": "deploy_key"},
+                ),
+            ),
+            env={"J": "${{ secrets.of_job }}"},
+        )
+    )
+    named = ("more", "of_job", "password", "registry", "token")
+    assert dict(step.secrets) == {**{f"ARCENTRA_SECRET_{name}": name for name in named}, "KEY": "deploy_key"}
+    assert step.dynamic
+
+
+def test_secrets_that_only_texts_name_take_the_place_of_no_variable() -> None:
+    args = {"script": "${{ secrets.T }} ${{ secrets.T_ }} ${{ secrets.V }}"}
+    step = only_step(
+        JobSpec("a", (StepSpec("s", uses="shell", args=args, secrets={"ARCENTRA_SECRET_T": "o"}),)),
+        variables={"ARCENTRA_SECRET_V": "written", "V": "written"},
+    )
+    assert dict(step.secrets) == {
+        "ARCENTRA_SECRET_T": "o",
+        "ARCENTRA_SECRET_T_": "T",
+        "ARCENTRA_SECRET_T__": "T_",
+        "ARCENTRA_SECRET_V_": "V",
+    }
+
+
+def test_steps_name_only_their_own_secrets() -> None:
+    steps = (StepSpec("s", uses="shell", secrets={"A": "a"}), StepSpec("t", uses="shell"))
+    run = run_of(one_job(JobSpec("a", steps)))
+    assert [dict(step.secrets) for _, step in run.steps()] == [{"A": "a"}, {}]
+
+
+def kinds(job: NewJob) -> list[tuple[str, str, str, int]]:
+    return [(step.name, step.kind, step.uses, step.index) for step in job.steps]
+
+
+def test_source_and_target_are_the_first_and_the_last_step() -> None:
+    job = JobSpec("a", (BUILD,), source=GitSource("r"), target=TargetSpec("k8s", {"name": "prod", "namespace": "web"}))
+    run = run_of(one_job(job))
+    assert kinds(run.jobs[0]) == [
+        ("source", "source", "git", 0),
+        ("build", "", "shell", 1),
+        ("target", "target", "k8s", 2),
+    ]
+    assert run.jobs[0].steps[2].args == {"namespace": "web"}  # its name is for people
+
+
+@pytest.mark.parametrize(("kind", "plugin"), [("k8s", "k8s"), ("s3", "s3"), ("command", "shell")])
+def test_plugin_of_a_target(kind: str, plugin: str) -> None:
+    assert only_step(JobSpec("a", (), target=TargetSpec(kind, {"script": "x"}))).uses == plugin
+
+
+def test_source_is_cloned_as_the_definition_says() -> None:
+    auth = SourceAuth("bot", token="${{ secrets.git }}")
+    step = only_step(JobSpec("a", (), source=GitSource("r", "main", auth, depth=1, submodules=True)))
+    assert step.args == {
+        "repo": "r",
+        "branch": "main",
+        "depth": 1,
+        "submodules": True,
+        "username": "bot",
+        "token": "${{ secrets.git }}",
+    }
+    assert dict(step.secrets) == {"ARCENTRA_SECRET_git": "git"}
+    assert step.dynamic
+
+
+def test_clone_is_looked_at_when_its_turn_comes_even_without_expressions() -> None:
+    assert only_step(JobSpec("a", (), source=GitSource("r"))).dynamic
+    assert not only_step(JobSpec("a", (), target=TargetSpec("command"))).dynamic
+
+
+def test_branch_of_the_trigger_is_no_expression() -> None:
+    trigger = Trigger(TriggerType.EVENT, "hook", branch="${{ secrets.key }}")
+    step = only_step(JobSpec("a", (), source=GitSource("r", "main")), trigger=trigger)
+    assert dict(step.secrets) == {}
+    assert step.templates is not None
+    assert step.templates.args == {"repo": "r", "branch": "$${{ secrets.key }}"}  # which stands for itself

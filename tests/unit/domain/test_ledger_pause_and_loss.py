@@ -9,15 +9,16 @@ from arcentra_server.domain.execution import CancelCause, Resource
 from arcentra_server.domain.states import FailureReason, RunStatus
 from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_store import QueueRow
-from tests.support.ledger_world import AGENTS, World, finish_all
+from tests.support.ledger_view import AGENTS
+from tests.support.ledger_world import World, finish_all
 
 
 def test_pause_holds_the_queue() -> None:
     world = World(". .")
     world.pause("lunch", "alice")
     assert (world.run.status, world.run.paused, world.run.status_reason) == (RunStatus.PAUSED, True, "lunch")
-    assert [row.held for row in world.store.queue.values()] == [True, True]
-    last = world.store.events[-1]
+    assert [row.held for row in world.store.rows.queue.values()] == [True, True]
+    last = world.store.rows.events[-1]
     assert (last.resource, last.status, last.message, last.actor) == (Resource.RUN, "PAUSED", "lunch", "alice")
 
 
@@ -98,7 +99,7 @@ def test_first_step_that_was_not_started_goes_back_to_the_queue(agent_gone: bool
     world.claim("x", "a1")
     world.lose("a1", agent_gone=agent_gone)
     assert (world.states(), world.queued("a1")) == ("QP", QueueRow(None, held=False))
-    assert list(world.store.ended_leases.values()) == ["lost"]
+    assert list(world.store.rows.ended_leases.values()) == ["lost"]
     world.finish("y", "a1", "a2")
     assert world.run.status is RunStatus.SUCCESS
 
@@ -123,8 +124,8 @@ def test_next_step_ends_with_the_agent_that_has_its_workspace() -> None:
     world.finish("x", "a1")
     world.lose("a2", message="gone")
     step = world.step("a2")
-    assert (world.states(), step.error_message, step.failure_reason) == ("SCx", "gone", FailureReason.AGENT_LOST)
-    assert (world.run.status.terminal, world.store.queue, world.store.leases) == (True, {}, {})
+    assert (world.states(), step.error_message, step.failure_reason) == ("SFx", "gone", FailureReason.AGENT_LOST)
+    assert (world.run.status.terminal, world.store.rows.queue, world.store.rows.leases) == (True, {}, {})
 
 
 def test_step_with_its_own_selector_goes_back_to_the_queue() -> None:
@@ -206,12 +207,20 @@ def test_tolerated_loss_of_a_step_of_its_own_before_there_is_a_workspace() -> No
     assert (world.states(), world.queued("a2")) == ("FQ", QueueRow(None, held=False))
 
 
+def test_loss_of_a_step_of_its_own_on_the_agent_of_the_job_loses_the_workspace() -> None:
+    world = World(".!..a")
+    world.finish("x", "a1")
+    world.start("x", "a2")
+    world.lose("a2", message="gone")
+    assert (world.states(), world.holder("a3"), world.queued("a3")) == ("SFFx", None, None)
+
+
 def test_loss_of_what_is_not_leased_changes_nothing() -> None:
     world = World(". .")
     world.finish("x", "a1")
-    before = (world.states(), len(world.store.events))
+    before = (world.states(), len(world.store.rows.events))
     world.lose("a1", "b1")
-    assert (world.states(), len(world.store.events)) == before
+    assert (world.states(), len(world.store.rows.events)) == before
 
 
 def test_report_after_the_loss_is_refused() -> None:

@@ -7,7 +7,8 @@ import pytest
 from arcentra_server.domain.execution import Release, Resource
 from arcentra_server.domain.states import FailureReason, RunStatus
 from arcentra_server.domain.states import StepStatus as S
-from tests.support.ledger_world import AGENTS, World, finish_all
+from tests.support.ledger_view import AGENTS
+from tests.support.ledger_world import World, finish_all
 
 FAILURES = (S.FAILED, S.TIMEOUT)
 
@@ -38,7 +39,7 @@ def test_end_of_a_step_ends_its_lease() -> None:
     assert lease is not None
     world.report("x", "a1", S.SUCCESS)
     assert world.lease("a1") is None
-    assert world.store.ended_leases == {lease.id: "SUCCESS"}
+    assert world.store.rows.ended_leases == {lease.id: "SUCCESS"}
 
 
 def test_next_step_is_leased_to_the_same_agent_at_once() -> None:
@@ -107,7 +108,7 @@ def test_failure_skips_the_rest_of_the_job(status: S, job: RunStatus, run: RunSt
     world.finish("x", "a1", status=status)
     assert world.states() == f"{status.value[0]}xx"
     assert (world.job("a").status, world.run.status) == (job, run)
-    assert world.store.queue == {}
+    assert world.store.rows.queue == {}
 
 
 @pytest.mark.parametrize("status", FAILURES)
@@ -169,7 +170,7 @@ def test_failure_skips_all_later_stages(status: S) -> None:
     world.finish("x", "a1", status=status)
     assert world.states().split()[1:] == ["xx", "x", "x"]
     assert {world.job(name).status for name in "bcd"} == {RunStatus.SKIPPED}
-    assert (world.run.completed_jobs, world.store.stages) == (4, {0: 0, 1: 0, 2: 0})
+    assert (world.run.completed_jobs, world.open_jobs) == (4, {0: 0, 1: 0, 2: 0})
 
 
 def test_failure_beside_running_jobs_skips_the_next_stage_when_they_have_ended() -> None:
@@ -186,7 +187,7 @@ def test_two_transitions_of_a_step_in_one_batch() -> None:
     world.claim("x", "a1")
     world.report("x", "a1", S.RUNNING, S.SUCCESS)
     assert (world.states(), world.holder("a2")) == ("SQ", "x")
-    seen = [event.status for event in world.store.events if event.step_id == world.step("a1").id]
+    seen = [event.status for event in world.store.rows.events if event.step_id == world.step("a1").id]
     assert seen == ["QUEUED", "RUNNING", "SUCCESS"]
 
 
@@ -209,7 +210,7 @@ def test_counters_follow() -> None:
     assert (job.completed_steps, job.failed_steps, job.running_steps, job.current_step) == (1, 1, 1, 1)
     world.finish("y", "b1", status=S.FAILED)
     assert (world.run.completed_jobs, world.run.failed_jobs, world.run.running_jobs) == (1, 1, 1)
-    assert world.store.stages == {0: 1, 1: 1}
+    assert world.open_jobs == {0: 1, 1: 1}
 
 
 def test_result_of_a_step_is_kept_and_told_of_its_job() -> None:
@@ -255,8 +256,8 @@ def test_step_may_end_before_it_started(shape: str, status: S) -> None:
 def test_events_carry_the_counters_of_their_moment() -> None:
     world = World("..")
     world.finish("x", "a1", "a2")
-    told = [(event.status, event.completed, event.running) for event in world.store.events if event.total]
-    jobs = [(event.status, event.completed) for event in world.store.events if event.resource is Resource.JOB]
+    told = [(event.status, event.completed, event.running) for event in world.store.rows.events if event.total]
+    jobs = [(event.status, event.completed) for event in world.store.rows.events if event.resource is Resource.JOB]
     assert jobs == [("PENDING", 0), ("RUNNING", 0), ("SUCCESS", 2)]
     assert ("SUCCESS", 1, 0) in told  # the run, of which one job has ended
 
@@ -264,4 +265,4 @@ def test_events_carry_the_counters_of_their_moment() -> None:
 def test_nothing_is_left_when_all_is_done() -> None:
     world = World("... ..")
     finish_all(world, "xy")
-    assert (world.store.leases, world.store.queue, world.run.status) == ({}, {}, RunStatus.SUCCESS)
+    assert (world.store.rows.leases, world.store.rows.queue, world.run.status) == ({}, {}, RunStatus.SUCCESS)

@@ -8,19 +8,20 @@ import pytest
 
 from arcentra_server.domain.errors import ArcentraError, InvalidTransition, LeaseLost, NotLeased
 from arcentra_server.domain.execution import StepReport
-from arcentra_server.domain.states import RunStatus
+from arcentra_server.domain.states import FailureReason, RunStatus
 from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_store import LedgerStore
-from tests.support.ledger_world import AGENTS, World
+from tests.support.ledger_view import AGENTS
+from tests.support.ledger_world import World
 
 
 def refused(world: World, error: type[ArcentraError], agent: str, step: str, status: S, **kept: int | str) -> None:
-    before = (world.states(), world.run, dict(world.store.leases), len(world.store.events))
+    before = (world.states(), world.run, dict(world.store.rows.leases), len(world.store.rows.events))
     attempt, token = int(kept.get("attempt", 0)), str(kept.get("token", ""))
     with pytest.raises(error) as caught:
         world.report(agent, step, status, attempt=attempt, token=token)
     assert type(caught.value) is error
-    assert (world.states(), world.run, dict(world.store.leases), len(world.store.events)) == before
+    assert (world.states(), world.run, dict(world.store.rows.leases), len(world.store.rows.events)) == before
 
 
 def test_unknown_step() -> None:
@@ -52,11 +53,18 @@ def test_finished_step_of_another_agent() -> None:
     refused(world, NotLeased, "y", "a1", S.SUCCESS)
 
 
-@pytest.mark.parametrize("status", [S.SUCCESS, S.FAILED])
-def test_end_before_the_start(status: S) -> None:
+def test_success_before_the_start() -> None:
     world = World(".")
     world.claim("x", "a1")
-    refused(world, InvalidTransition, "x", "a1", status)
+    refused(world, InvalidTransition, "x", "a1", S.SUCCESS)
+
+
+def test_agent_that_cannot_start_a_step_may_say_so() -> None:
+    world = World(". .[needs=a]")
+    world.claim("x", "a1")
+    world.report("x", "a1", S.FAILED, reason=FailureReason.PLUGIN_MISSING)
+    assert (world.states(), world.job("a").failure_reason) == ("F x", FailureReason.PLUGIN_MISSING)
+    assert (world.ends(), world.store.rows.leases) == ("Fx", {})
 
 
 @pytest.mark.parametrize("status", [S.PENDING, S.QUEUED, S.SKIPPED])
@@ -114,9 +122,15 @@ def test_repeat_changes_nothing(status: S) -> None:
     world = World("?.")
     world.start("x", "a1")
     world.report("x", "a1", status)
-    before = (world.states(), world.run, world.job("a"), dict(world.store.leases), len(world.store.events))
+    before = (world.states(), world.run, world.job("a"), dict(world.store.rows.leases), len(world.store.rows.events))
     world.report("x", "a1", status)
-    assert (world.states(), world.run, world.job("a"), dict(world.store.leases), len(world.store.events)) == before
+    assert (
+        world.states(),
+        world.run,
+        world.job("a"),
+        dict(world.store.rows.leases),
+        len(world.store.rows.events),
+    ) == before
 
 
 def test_repeat_in_one_batch() -> None:

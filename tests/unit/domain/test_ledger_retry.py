@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arcentra_server.domain.errors import InvalidTransition
-from arcentra_server.domain.execution import Resource
+from arcentra_server.domain.execution import Resource, Waiting
 from arcentra_server.domain.states import RunStatus
 from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_store import QueueRow
@@ -19,7 +19,7 @@ def test_retry_makes_new_attempts_of_all_steps_of_the_job() -> None:
     old = [step.id for step in world.steps("a")]
     world.retry("a2")
     assert (world.states(), [step.attempt for step in world.steps("a")]) == ("QP", [2, 2])
-    assert [world.store.steps[step_id].status for step_id in old] == [S.SUCCESS, S.FAILED]
+    assert [world.store.rows.steps[step_id].status for step_id in old] == [S.SUCCESS, S.FAILED]
 
 
 def test_retry_may_go_to_another_agent() -> None:
@@ -39,7 +39,7 @@ def test_retry_opens_job_and_run_again() -> None:
     job, run = world.job("a"), world.run
     assert (job.status, job.completed_steps, job.failed_steps, job.current_step) == (RunStatus.PENDING, 0, 0, 0)
     assert (job.exit_code, job.error_message) == (0, "")
-    assert (run.status, run.completed_jobs, run.failed_jobs, world.store.stages) == (RunStatus.RUNNING, 0, 0, {0: 1})
+    assert (run.status, run.completed_jobs, run.failed_jobs, world.open_jobs) == (RunStatus.RUNNING, 0, 0, {0: 1})
 
 
 def test_retry_forgets_the_failure_of_the_job_alone() -> None:
@@ -81,7 +81,7 @@ def test_report_of_the_old_attempt_leaves_the_new_one() -> None:
     old = world.step("a1").id
     world.retry("a1")
     world.claim("x", "a1")
-    assert world.store.steps[old].status is S.FAILED
+    assert world.store.rows.steps[old].status is S.FAILED
     assert world.states() == "Q"
 
 
@@ -154,6 +154,110 @@ def test_retry_of_a_stage_before_those_that_succeeded_ends_the_run() -> None:
     assert (world.states(), world.run.status) == ("S S", RunStatus.SUCCESS)
 
 
+# Jobs that need others
+
+
+def test_retry_gives_what_needs_the_job_its_turn_again() -> None:
+    world = World(". .[needs=a] .[needs=b] .")
+    world.finish("x", "a1", "d1", status=S.FAILED)
+    world.retry("a1")
+    assert (world.states(), world.job("b").open_needs, world.job("c").open_needs) == ("Q P P F", 1, 1)
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status) == ("SSSF", RunStatus.FAILED)
+
+
+def test_retry_under_a_job_that_waits_for_another_one_too() -> None:
+    world = World(". . .[needs=a,b]")
+    world.finish("x", "a1", status=S.FAILED)
+    world.retry("a1")
+    assert world.job("c").open_needs == 2
+    world.finish("y", "b1")
+    assert world.states() == "Q S P"
+    world.finish("x", "a1")
+    assert world.states() == "S S Q"
+
+
+def test_retry_of_a_job_that_was_cancelled_before_what_it_needs_ended() -> None:
+    world = World(". .[needs=a]")
+    world.start("x", "a1")
+    world.cancel_job("b")
+    world.retry("b1")
+    assert (world.states(), world.job("b").open_needs, world.job("b").waits_for) == ("R P", 1, Waiting.NEEDS)
+    world.report("x", "a1", S.FAILED)
+    assert world.states() == "F x"
+
+
+@pytest.mark.parametrize("more", ["", ";key=k", ";retry=2;delay=9"])
+def test_nothing_is_retried_under_a_job_that_goes_on(more: str) -> None:
+    world = World(f". .[needs=a;when=a{more}]")
+    world.finish("x", "a1", status=S.FAILED)
+    if "retry" in more:
+        world.finish("x", "b1", status=S.FAILED)
+    with pytest.raises(InvalidTransition, match="goes on"):
+        world.retry("a1")
+    finish_all(world, "x")
+    world.retry("a1")
+    assert (world.states(), world.ends()) == ("Q S", "-S")
+
+
+def test_retry_of_a_run_runs_what_failed_and_what_was_skipped() -> None:
+    world = World(". . .[needs=a] | . .[when=a] | .")
+    world.finish("x", "a1", status=S.FAILED)
+    world.finish("x", "b1", "e1")
+    assert world.ends() == "FSxxSx"
+    world.retry_run(everything=False)
+    assert world.states() == "Q S P P S P"
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status) == ("SSSSSS", RunStatus.SUCCESS)
+
+
+def test_retry_of_everything_runs_everything() -> None:
+    world = World(". .[needs=a] | .")
+    finish_all(world, "x")
+    world.retry_run(everything=True)
+    assert (world.states(), world.run.completed_jobs) == ("Q P P", 0)
+    finish_all(world, "x")
+    assert (world.run.status, {job.attempt for job in map(world.job, "abc")}) == (RunStatus.SUCCESS, {2})
+
+
+def test_retry_of_a_run_in_which_all_went_well_has_nothing_to_do() -> None:
+    world = World(". .[when=n]")
+    finish_all(world, "x")
+    with pytest.raises(InvalidTransition, match="ended well"):
+        world.retry_run(everything=False)
+
+
+def test_retry_of_a_tolerated_failure() -> None:
+    world = World(".[allow] | .")
+    world.finish("x", "a1", status=S.FAILED)
+    finish_all(world, "x")
+    world.retry_run(everything=False)
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status, world.run.failed_jobs) == ("SS", RunStatus.SUCCESS, 0)
+
+
+def test_retry_after_the_time_of_the_run_was_over() -> None:
+    world = World(". | .")
+    world.time_out()
+    world.retry_run(everything=False)
+    assert (world.run.timed_out, world.run.status) == (False, RunStatus.RUNNING)
+    finish_all(world, "x")
+    assert world.run.status is RunStatus.SUCCESS
+
+
+def test_retry_behind_a_failed_stage_is_for_what_has_a_condition() -> None:
+    world = World(". | . .[when=a]")
+    world.finish("x", "a1", status=S.FAILED)
+    world.finish("x", "c1", status=S.FAILED)
+    with pytest.raises(InvalidTransition, match="earlier stage failed"):
+        world.retry("b1")
+    world.retry("c1")
+    assert world.states() == "F x Q"
+
+
+# What is added
+
+
 def test_added_step_follows_the_others() -> None:
     world = World(".")
     world.start("x", "a1")
@@ -175,7 +279,7 @@ def test_added_job_is_part_of_the_open_stage() -> None:
     world = World(". | . | .")
     world.finish("x", "a1")
     name = world.add_job()
-    assert (world.states(), world.run.total_jobs, world.store.stages) == ("S Q P Q", 4, {0: 0, 1: 2, 2: 1})
+    assert (world.states(), world.run.total_jobs, world.open_jobs) == ("S Q P Q", 4, {0: 0, 1: 2, 2: 1})
     world.finish("x", "b1")
     assert world.step("c1").status is S.PENDING
     world.finish("y", f"{name}1")
@@ -185,7 +289,7 @@ def test_added_job_is_part_of_the_open_stage() -> None:
 def test_creation_of_what_is_added_is_told() -> None:
     world = World(".")
     world.add_job()
-    new = [event for event in world.store.events if event.job_id == world.job("b").id and event.previous is None]
+    new = [event for event in world.store.rows.events if event.job_id == world.job("b").id and event.previous is None]
     assert [(event.resource, event.status) for event in new] == [(Resource.JOB, "PENDING"), (Resource.STEP, "PENDING")]
 
 

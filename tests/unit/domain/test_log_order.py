@@ -65,3 +65,9 @@ def test_the_limit_is_reached_by_content_and_not_by_losses() -> None:
 def test_when_a_log_is_complete(view: LogView, complete: bool, missing: int) -> None:
     assert view.complete is complete
     assert view.missing_after(5) == missing
+
+
+def test_the_end_that_is_held_is_shown_once_the_log_is_complete() -> None:
+    assert LogView(ended=False, log_size=None, size=50, truncated=False, quiet=0, held=8).shown == 42
+    assert LogView(ended=True, log_size=60, size=50, truncated=False, quiet=0, held=8).shown == 42
+    assert LogView(ended=True, log_size=50, size=50, truncated=False, quiet=0, held=8).shown == 50

@@ -12,6 +12,7 @@ from arcentra_server.domain.rollup import (
     NOTHING_YET,
     blocks,
     graver,
+    gravest,
     job_contribution,
     job_outcome,
     run_outcome,
@@ -36,12 +37,14 @@ def expected_job(steps: list[tuple[S, bool]]) -> R:
     return R.SUCCESS if S.SUCCESS in counting else R.SKIPPED
 
 
-def expected_run(jobs: list[R]) -> R:
-    if R.CANCELLED in jobs:
+def expected_run(jobs: list[tuple[R, bool]]) -> R:
+    ends = [status for status, _ in jobs]
+    failed = [tolerated for status, tolerated in jobs if status in (R.FAILED, R.TIMEOUT)]
+    if R.CANCELLED in ends:
         return R.CANCELLED
-    if R.FAILED in jobs or R.TIMEOUT in jobs:
+    if not all(failed):
         return R.FAILED
-    return R.PARTIAL if R.PARTIAL in jobs else R.SUCCESS
+    return R.PARTIAL if failed or R.PARTIAL in ends else R.SUCCESS
 
 
 @given(STEPS)
@@ -49,9 +52,15 @@ def test_job_follows_from_its_steps(steps: list[tuple[S, bool]]) -> None:
     assert job_outcome(steps) is expected_job(steps)
 
 
+@given(st.lists(st.tuples(ENDS, st.booleans()), max_size=6))
+def test_run_follows_from_its_jobs(jobs: list[tuple[R, bool]]) -> None:
+    contributions = [job_contribution(status, allow_failure=tolerated) for status, tolerated in jobs]
+    assert run_outcome(contributions) is expected_run(jobs)
+
+
 @given(JOBS)
-def test_run_follows_from_its_jobs(jobs: list[R]) -> None:
-    assert run_outcome(jobs) is expected_run(jobs)
+def test_gravest_of_many_is_the_gravest_of_two_at_a_time(ends: list[R]) -> None:
+    assert gravest(ends) is reduce(graver, ends, NOTHING_YET)
 
 
 @given(JOBS, JOBS)
@@ -78,6 +87,12 @@ def test_contribution_of_a_step(status: S) -> None:
 def test_contribution_of_a_job() -> None:
     assert job_contribution(R.TIMEOUT) is R.FAILED
     assert all(job_contribution(status) is status for status in RUN_TERMINAL - {R.TIMEOUT})
+
+
+def test_contribution_of_a_job_that_may_fail() -> None:
+    tolerated = {status: job_contribution(status, allow_failure=True) for status in RUN_TERMINAL}
+    assert {status for status, added in tolerated.items() if added is not status} == {R.FAILED, R.TIMEOUT}
+    assert tolerated[R.FAILED] is tolerated[R.TIMEOUT] is R.PARTIAL
 
 
 def test_what_blocks() -> None:

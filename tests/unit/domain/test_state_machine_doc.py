@@ -8,13 +8,21 @@ from typing import Any
 
 import pytest
 
-from arcentra_server.domain.transitions import JOB_TRANSITIONS, RUN_TRANSITIONS, STEP_TRANSITIONS
+from arcentra_server.domain.transitions import (
+    APPROVAL_TRANSITIONS,
+    GATE_TRANSITIONS,
+    JOB_TRANSITIONS,
+    RUN_TRANSITIONS,
+    STEP_TRANSITIONS,
+)
 from tools.state_machine_doc import PATH, document
 
 SECTIONS: dict[str, Mapping[Any, Iterable[Any]]] = {
     "Step run": STEP_TRANSITIONS,
     "Job run": JOB_TRANSITIONS,
     "Pipeline run": RUN_TRANSITIONS,
+    "Gate": GATE_TRANSITIONS,
+    "Approval": APPROVAL_TRANSITIONS,
 }
 
 

@@ -12,27 +12,33 @@ from arcentra_server.domain.states import (
     RUN_TERMINAL,
     STEP_TERMINAL,
     AgentStatus,
+    ApprovalState,
+    GateState,
     RunStatus,
     StepStatus,
     agent_status,
 )
 from arcentra_server.domain.transitions import (
+    APPROVAL_TRANSITIONS,
+    GATE_TRANSITIONS,
     JOB_TRANSITIONS,
     RUN_TRANSITIONS,
     STEP_TRANSITIONS,
+    check_approval_transition,
+    check_gate_transition,
     check_job_transition,
     check_run_transition,
     check_step_transition,
 )
 
 STEPS = """
-    PENDING QUEUED, PENDING SKIPPED, PENDING CANCELLED,
-    QUEUED RUNNING, QUEUED CANCELLED, QUEUED TIMEOUT, QUEUED SKIPPED,
+    PENDING QUEUED, PENDING SKIPPED, PENDING CANCELLED, PENDING FAILED,
+    QUEUED RUNNING, QUEUED FAILED, QUEUED CANCELLED, QUEUED TIMEOUT, QUEUED SKIPPED,
     RUNNING SUCCESS, RUNNING FAILED, RUNNING CANCELLED, RUNNING TIMEOUT
 """
 JOBS = """
     PENDING RUNNING, PENDING FAILED, PENDING CANCELLED, PENDING PARTIAL, PENDING SKIPPED, PENDING TIMEOUT,
-    RUNNING SUCCESS, RUNNING FAILED, RUNNING CANCELLED, RUNNING PARTIAL, RUNNING TIMEOUT,
+    RUNNING SUCCESS, RUNNING FAILED, RUNNING CANCELLED, RUNNING PARTIAL, RUNNING TIMEOUT, RUNNING PENDING,
     SUCCESS PENDING, FAILED PENDING, CANCELLED PENDING, PARTIAL PENDING, SKIPPED PENDING, TIMEOUT PENDING
 """
 RUNS = """
@@ -41,6 +47,10 @@ RUNS = """
     PAUSED PENDING, PAUSED RUNNING, PAUSED SUCCESS, PAUSED FAILED, PAUSED CANCELLED, PAUSED PARTIAL,
     SUCCESS RUNNING, FAILED RUNNING, CANCELLED RUNNING, PARTIAL RUNNING
 """
+GATES = """
+    REQUIRED WAITING, WAITING APPROVED, WAITING REJECTED, WAITING REQUIRED, APPROVED REQUIRED, REJECTED REQUIRED
+"""
+APPROVALS = "PENDING APPROVED, PENDING REJECTED, PENDING EXPIRED, PENDING CANCELLED"
 
 
 def pairs(text: str) -> set[tuple[str, str]]:
@@ -70,10 +80,22 @@ def test_runs(source: RunStatus, to: RunStatus) -> None:
     assert allows(lambda: check_run_transition(source, to)) == ((source, to) in pairs(RUNS))
 
 
+@pytest.mark.parametrize(("source", "to"), list(product(GateState, GateState)))
+def test_gates(source: GateState, to: GateState) -> None:
+    assert allows(lambda: check_gate_transition(source, to)) == ((source, to) in pairs(GATES))
+
+
+@pytest.mark.parametrize(("source", "to"), list(product(ApprovalState, ApprovalState)))
+def test_approvals(source: ApprovalState, to: ApprovalState) -> None:
+    assert allows(lambda: check_approval_transition(source, to)) == ((source, to) in pairs(APPROVALS))
+
+
 def test_tables_are_whole() -> None:
     assert set(STEP_TRANSITIONS) == set(StepStatus)
     assert set(JOB_TRANSITIONS) == set(RunStatus) - {RunStatus.PAUSED}
     assert set(RUN_TRANSITIONS) == set(RunStatus) - {RunStatus.SKIPPED, RunStatus.TIMEOUT}
+    assert set(GATE_TRANSITIONS) == set(GateState) - {GateState.NONE}
+    assert set(APPROVAL_TRANSITIONS) == set(ApprovalState)
 
 
 def test_the_end_of_a_step_is_final() -> None:
@@ -97,6 +119,13 @@ def test_a_finished_step_is_named_as_such() -> None:
         check_step_transition(StepStatus.SUCCESS, StepStatus.RUNNING)
     with pytest.raises(InvalidTransition, match="from PENDING to RUNNING"):
         check_step_transition(StepStatus.PENDING, StepStatus.RUNNING)
+
+
+def test_a_decision_is_made_once() -> None:
+    with pytest.raises(InvalidTransition, match="already decided"):
+        check_approval_transition(ApprovalState.EXPIRED, ApprovalState.APPROVED)
+    with pytest.raises(InvalidTransition, match="from REQUIRED to APPROVED"):
+        check_gate_transition(GateState.REQUIRED, GateState.APPROVED)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from arcentra_api.agent.v1 import agent_pb2 as arcentra__api_dot_agent_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!arcentra_api/admin/v1/admin.proto\x12\x08\x61\x64min.v1\x1a!arcentra_api/agent/v1/agent.proto\"\x0f\n\rWhoAmIRequest\"_\n\x0eWhoAmIResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12%\n\x0eserver_version\x18\x03 \x01(\tR\rserverVersion\"\x13\n\x11ListAgentsRequest\"C\n\x12ListAgentsResponse\x12-\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x15.admin.v1.AgentDetailR\x06\x61gents\"\xc6\x03\n\x0b\x41gentDetail\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12-\n\x06status\x18\x03 \x01(\x0e\x32\x15.agent.v1.AgentStatusR\x06status\x12\x39\n\x06labels\x18\x04 \x03(\x0b\x32!.admin.v1.AgentDetail.LabelsEntryR\x06labels\x12\x37\n\x18max_concurrent_step_runs\x18\x05 \x01(\x05R\x15maxConcurrentStepRuns\x12\x35\n\x17running_step_runs_count\x18\x06 \x01(\x05R\x14runningStepRunsCount\x12%\n\x0elast_heartbeat\x18\x07 \x01(\x03R\rlastHeartbeat\x12\x0e\n\x02os\x18\x08 \x01(\tR\x02os\x12\x12\n\x04\x61rch\x18\t \x01(\tR\x04\x61rch\x12\x18\n\x07version\x18\n \x01(\tR\x07version\x12\x0e\n\x02ip\x18\x0b \x01(\tR\x02ip\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x32\x94\x01\n\x0c\x41\x64minService\x12;\n\x06WhoAmI\x12\x17.admin.v1.WhoAmIRequest\x1a\x18.admin.v1.WhoAmIResponse\x12G\n\nListAgents\x12\x1b.admin.v1.ListAgentsRequest\x1a\x1c.admin.v1.ListAgentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!arcentra_api/admin/v1/admin.proto\x12\x08\x61\x64min.v1\x1a!arcentra_api/agent/v1/agent.proto\"\x0f\n\rWhoAmIRequest\"_\n\x0eWhoAmIResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12%\n\x0eserver_version\x18\x03 \x01(\tR\rserverVersion\"\x13\n\x11ListAgentsRequest\"C\n\x12ListAgentsResponse\x12-\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x15.admin.v1.AgentDetailR\x06\x61gents\"\xc6\x03\n\x0b\x41gentDetail\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12-\n\x06status\x18\x03 \x01(\x0e\x32\x15.agent.v1.AgentStatusR\x06status\x12\x39\n\x06labels\x18\x04 \x03(\x0b\x32!.admin.v1.AgentDetail.LabelsEntryR\x06labels\x12\x37\n\x18max_concurrent_step_runs\x18\x05 \x01(\x05R\x15maxConcurrentStepRuns\x12\x35\n\x17running_step_runs_count\x18\x06 \x01(\x05R\x14runningStepRunsCount\x12%\n\x0elast_heartbeat\x18\x07 \x01(\x03R\rlastHeartbeat\x12\x0e\n\x02os\x18\x08 \x01(\tR\x02os\x12\x12\n\x04\x61rch\x18\t \x01(\tR\x04\x61rch\x12\x18\n\x07version\x18\n \x01(\tR\x07version\x12\x0e\n\x02ip\x18\x0b \x01(\tR\x02ip\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"{\n\x10SetSecretRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1f\n\x0bpipeline_id\x18\x02 \x01(\tR\npipelineId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n\x05value\x18\x04 \x01(\tR\x05value\"I\n\x11SetSecretResponse\x12\x18\n\x07version\x18\x01 \x01(\x05R\x07version\x12\x1a\n\x08warnings\x18\x02 \x03(\tR\x08warnings\"S\n\x12ListSecretsRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1f\n\x0bpipeline_id\x18\x02 \x01(\tR\npipelineId\"G\n\x13ListSecretsResponse\x12\x30\n\x07secrets\x18\x01 \x03(\x0b\x32\x16.admin.v1.SecretDetailR\x07secrets\"\xd8\x01\n\x0cSecretDetail\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1f\n\x0bpipeline_id\x18\x02 \x01(\tR\npipelineId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n\x07version\x18\x04 \x01(\x05R\x07version\x12\x1d\n\ncreated_at\x18\x05 \x01(\x03R\tcreatedAt\x12\x1d\n\nupdated_at\x18\x06 \x01(\x03R\tupdatedAt\x12\x1d\n\nupdated_by\x18\x07 \x01(\tR\tupdatedBy\"h\n\x13\x44\x65leteSecretRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1f\n\x0bpipeline_id\x18\x02 \x01(\tR\npipelineId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\"\x16\n\x14\x44\x65leteSecretResponse\"\xa5\x01\n\x11\x43reateHookRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1f\n\x0bpipeline_id\x18\x02 \x01(\tR\npipelineId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12%\n\x05\x66orge\x18\x04 \x01(\x0e\x32\x0f.admin.v1.ForgeR\x05\x66orge\x12\x16\n\x06secret\x18\x05 \x01(\tR\x06secret\"V\n\x12\x43reateHookResponse\x12(\n\x04hook\x18\x01 \x01(\x0b\x32\x14.admin.v1.HookDetailR\x04hook\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"\x9b\x02\n\nHookDetail\x12\x17\n\x07hook_id\x18\x01 \x01(\tR\x06hookId\x12\x1c\n\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x1f\n\x0bpipeline_id\x18\x03 \x01(\tR\npipelineId\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12%\n\x05\x66orge\x18\x05 \x01(\x0e\x32\x0f.admin.v1.ForgeR\x05\x66orge\x12\x12\n\x04path\x18\x06 \x01(\tR\x04path\x12\x1d\n\ncreated_at\x18\x07 \x01(\x03R\tcreatedAt\x12(\n\x10last_delivery_at\x18\x08 \x01(\x03R\x0elastDeliveryAt\x12\x1d\n\ncreated_by\x18\t \x01(\tR\tcreatedBy\"0\n\x10ListHooksRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\"?\n\x11ListHooksResponse\x12*\n\x05hooks\x18\x01 \x03(\x0b\x32\x14.admin.v1.HookDetailR\x05hooks\"J\n\x17RotateHookSecretRequest\x12\x17\n\x07hook_id\x18\x01 \x01(\tR\x06hookId\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"2\n\x18RotateHookSecretResponse\x12\x16\n\x06secret\x18\x01 \x01(\tR\x06secret\",\n\x11\x44\x65leteHookRequest\x12\x17\n\x07hook_id\x18\x01 \x01(\tR\x06hookId\"\x14\n\x12\x44\x65leteHookResponse*f\n\x05\x46orge\x12\x15\n\x11\x46ORGE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ORGE_GITHUB\x10\x01\x12\x10\n\x0c\x46ORGE_GITLAB\x10\x02\x12\x0f\n\x0b\x46ORGE_GITEA\x10\x03\x12\x11\n\rFORGE_GENERIC\x10\x04\x32\xa8\x05\n\x0c\x41\x64minService\x12;\n\x06WhoAmI\x12\x17.admin.v1.WhoAmIRequest\x1a\x18.admin.v1.WhoAmIResponse\x12G\n\nListAgents\x12\x1b.admin.v1.ListAgentsRequest\x1a\x1c.admin.v1.ListAgentsResponse\x12\x44\n\tSetSecret\x12\x1a.admin.v1.SetSecretRequest\x1a\x1b.admin.v1.SetSecretResponse\x12J\n\x0bListSecrets\x12\x1c.admin.v1.ListSecretsRequest\x1a\x1d.admin.v1.ListSecretsResponse\x12M\n\x0c\x44\x65leteSecret\x12\x1d.admin.v1.DeleteSecretRequest\x1a\x1e.admin.v1.DeleteSecretResponse\x12G\n\nCreateHook\x12\x1b.admin.v1.CreateHookRequest\x1a\x1c.admin.v1.CreateHookResponse\x12\x44\n\tListHooks\x12\x1a.admin.v1.ListHooksRequest\x1a\x1b.admin.v1.ListHooksResponse\x12Y\n\x10RotateHookSecret\x12!.admin.v1.RotateHookSecretRequest\x1a\".admin.v1.RotateHookSecretResponse\x12G\n\nDeleteHook\x12\x1b.admin.v1.DeleteHookRequest\x1a\x1c.admin.v1.DeleteHookResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENTDETAIL_LABELSENTRY']._loaded_options = None
   _globals['_AGENTDETAIL_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_FORGE']._serialized_start=2303
+  _globals['_FORGE']._serialized_end=2405
   _globals['_WHOAMIREQUEST']._serialized_start=82
   _globals['_WHOAMIREQUEST']._serialized_end=97
   _globals['_WHOAMIRESPONSE']._serialized_start=99
@@ -46,6 +48,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTDETAIL']._serialized_end=741
   _globals['_AGENTDETAIL_LABELSENTRY']._serialized_start=684
   _globals['_AGENTDETAIL_LABELSENTRY']._serialized_end=741
-  _globals['_ADMINSERVICE']._serialized_start=744
-  _globals['_ADMINSERVICE']._serialized_end=892
+  _globals['_SETSECRETREQUEST']._serialized_start=743
+  _globals['_SETSECRETREQUEST']._serialized_end=866
+  _globals['_SETSECRETRESPONSE']._serialized_start=868
+  _globals['_SETSECRETRESPONSE']._serialized_end=941
+  _globals['_LISTSECRETSREQUEST']._serialized_start=943
+  _globals['_LISTSECRETSREQUEST']._serialized_end=1026
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=1028
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=1099
+  _globals['_SECRETDETAIL']._serialized_start=1102
+  _globals['_SECRETDETAIL']._serialized_end=1318
+  _globals['_DELETESECRETREQUEST']._serialized_start=1320
+  _globals['_DELETESECRETREQUEST']._serialized_end=1424
+  _globals['_DELETESECRETRESPONSE']._serialized_start=1426
+  _globals['_DELETESECRETRESPONSE']._serialized_end=1448
+  _globals['_CREATEHOOKREQUEST']._serialized_start=1451
+  _globals['_CREATEHOOKREQUEST']._serialized_end=1616
+  _globals['_CREATEHOOKRESPONSE']._serialized_start=1618
+  _globals['_CREATEHOOKRESPONSE']._serialized_end=1704
+  _globals['_HOOKDETAIL']._serialized_start=1707
+  _globals['_HOOKDETAIL']._serialized_end=1990
+  _globals['_LISTHOOKSREQUEST']._serialized_start=1992
+  _globals['_LISTHOOKSREQUEST']._serialized_end=2040
+  _globals['_LISTHOOKSRESPONSE']._serialized_start=2042
+  _globals['_LISTHOOKSRESPONSE']._serialized_end=2105
+  _globals['_ROTATEHOOKSECRETREQUEST']._serialized_start=2107
+  _globals['_ROTATEHOOKSECRETREQUEST']._serialized_end=2181
+  _globals['_ROTATEHOOKSECRETRESPONSE']._serialized_start=2183
+  _globals['_ROTATEHOOKSECRETRESPONSE']._serialized_end=2233
+  _globals['_DELETEHOOKREQUEST']._serialized_start=2235
+  _globals['_DELETEHOOKREQUEST']._serialized_end=2279
+  _globals['_DELETEHOOKRESPONSE']._serialized_start=2281
+  _globals['_DELETEHOOKRESPONSE']._serialized_end=2301
+  _globals['_ADMINSERVICE']._serialized_start=2408
+  _globals['_ADMINSERVICE']._serialized_end=3088
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
+from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 import builtins as builtins
 import sys
 import typing as typing
@@ -18,6 +19,37 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
+
+class _Forge:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ForgeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Forge.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    FORGE_UNSPECIFIED: _Forge.ValueType  # 0
+    """Not set; refused."""
+    FORGE_GITHUB: _Forge.ValueType  # 1
+    """GitHub: `X-Hub-Signature-256`."""
+    FORGE_GITLAB: _Forge.ValueType  # 2
+    """GitLab: `X-Gitlab-Token`."""
+    FORGE_GITEA: _Forge.ValueType  # 3
+    """Gitea or Forgejo: `X-Gitea-Signature`."""
+    FORGE_GENERIC: _Forge.ValueType  # 4
+    """Any JSON, signed as `X-Arcentra-Signature: sha256=<hex HMAC of the body>`."""
+
+class Forge(_Forge, metaclass=_ForgeEnumTypeWrapper):
+    """Who sends to a hook, which decides how its deliveries are signed and read."""
+
+FORGE_UNSPECIFIED: Forge.ValueType  # 0
+"""Not set; refused."""
+FORGE_GITHUB: Forge.ValueType  # 1
+"""GitHub: `X-Hub-Signature-256`."""
+FORGE_GITLAB: Forge.ValueType  # 2
+"""GitLab: `X-Gitlab-Token`."""
+FORGE_GITEA: Forge.ValueType  # 3
+"""Gitea or Forgejo: `X-Gitea-Signature`."""
+FORGE_GENERIC: Forge.ValueType  # 4
+"""Any JSON, signed as `X-Arcentra-Signature: sha256=<hex HMAC of the body>`."""
 
 @typing.final
 class WhoAmIRequest(message.Message):
@@ -178,5 +210,433 @@ class AgentDetail(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "arch", b"arch", "ip", b"ip", "labels", b"labels", "last_heartbeat", b"last_heartbeat", "max_concurrent_step_runs", b"max_concurrent_step_runs", "name", b"name", "os", b"os", "running_step_runs_count", b"running_step_runs_count", "status", b"status", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetSecretRequest(message.Message):
+    """A secret to store. Scope: of one pipeline, else of one namespace, else global. A step that names a secret gets that of
+    the narrowest scope.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Namespace; empty: global, unless `pipeline_id` is given."""
+    pipeline_id: builtins.str
+    """Pipeline; empty: the whole namespace."""
+    name: builtins.str
+    """Name, `[A-Za-z_][A-Za-z0-9_]{0,127}`. Required."""
+    value: builtins.str
+    """Value, at most 64 KiB, not empty."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        name: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetSecretResponse(message.Message):
+    """The secret is stored."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Version, from 1."""
+    @builtins.property
+    def warnings(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What to mind, e.g. that a value is too short to be masked."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        warnings: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSecretsRequest(message.Message):
+    """Filters. Filters that are not empty must all hold."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Only secrets of this namespace and its pipelines."""
+    pipeline_id: builtins.str
+    """Only secrets of this pipeline."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["namespace", b"namespace", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSecretsResponse(message.Message):
+    """The secrets."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SECRETS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def secrets(self) -> containers.RepeatedCompositeFieldContainer[SecretDetail]:
+        """Names and scopes, never values."""
+
+    def __init__(
+        self,
+        *,
+        secrets: abc.Iterable[SecretDetail] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["secrets", b"secrets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SecretDetail(message.Message):
+    """A secret, without its value."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    CREATED_AT_FIELD_NUMBER: builtins.int
+    UPDATED_AT_FIELD_NUMBER: builtins.int
+    UPDATED_BY_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Namespace; empty: global."""
+    pipeline_id: builtins.str
+    """Pipeline; empty: the whole namespace."""
+    name: builtins.str
+    """Name."""
+    version: builtins.int
+    """Version, from 1."""
+    created_at: builtins.int
+    """Unix seconds at which it was made."""
+    updated_at: builtins.int
+    """Unix seconds of the last change."""
+    updated_by: builtins.str
+    """Who changed it last."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        name: builtins.str = ...,
+        version: builtins.int = ...,
+        created_at: builtins.int = ...,
+        updated_at: builtins.int = ...,
+        updated_by: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["created_at", b"created_at", "name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "updated_at", b"updated_at", "updated_by", b"updated_by", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteSecretRequest(message.Message):
+    """Which secret to delete; the scope as of SetSecretRequest."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Namespace; empty: global, unless `pipeline_id` is given."""
+    pipeline_id: builtins.str
+    """Pipeline; empty: the whole namespace."""
+    name: builtins.str
+    """Name. Required."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteSecretResponse(message.Message):
+    """The secret is gone."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateHookRequest(message.Message):
+    """A hook to make."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    FORGE_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Namespace whose pipelines it can start. Empty: `default`."""
+    pipeline_id: builtins.str
+    """The only pipeline it can start; empty: all of the namespace."""
+    name: builtins.str
+    """Name, for people. Required."""
+    forge: Forge.ValueType
+    """Who sends."""
+    secret: builtins.str
+    """Secret shared with the sender, 16 characters at least. Empty: the server makes one."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        name: builtins.str = ...,
+        forge: Forge.ValueType = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["forge", b"forge", "name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateHookResponse(message.Message):
+    """The hook."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    secret: builtins.str
+    """The secret, shown this once."""
+    @builtins.property
+    def hook(self) -> HookDetail:
+        """The hook."""
+
+    def __init__(
+        self,
+        *,
+        hook: HookDetail | None = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["hook", b"hook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook", b"hook", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class HookDetail(message.Message):
+    """A hook, without its secret."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    FORGE_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    CREATED_AT_FIELD_NUMBER: builtins.int
+    LAST_DELIVERY_AT_FIELD_NUMBER: builtins.int
+    CREATED_BY_FIELD_NUMBER: builtins.int
+    hook_id: builtins.str
+    """Id of the hook."""
+    namespace: builtins.str
+    """Namespace."""
+    pipeline_id: builtins.str
+    """Pipeline; empty: all of the namespace."""
+    name: builtins.str
+    """Name."""
+    forge: Forge.ValueType
+    """Who sends."""
+    path: builtins.str
+    """Path to deliver to, at the server's HTTP address."""
+    created_at: builtins.int
+    """Unix seconds at which it was made."""
+    last_delivery_at: builtins.int
+    """Unix seconds of the last delivery with a good signature; 0: none."""
+    created_by: builtins.str
+    """Who made it."""
+    def __init__(
+        self,
+        *,
+        hook_id: builtins.str = ...,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        name: builtins.str = ...,
+        forge: Forge.ValueType = ...,
+        path: builtins.str = ...,
+        created_at: builtins.int = ...,
+        last_delivery_at: builtins.int = ...,
+        created_by: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["created_at", b"created_at", "created_by", b"created_by", "forge", b"forge", "hook_id", b"hook_id", "last_delivery_at", b"last_delivery_at", "name", b"name", "namespace", b"namespace", "path", b"path", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListHooksRequest(message.Message):
+    """Filters."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Only hooks of this namespace. Empty: all."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListHooksResponse(message.Message):
+    """The hooks."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOKS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def hooks(self) -> containers.RepeatedCompositeFieldContainer[HookDetail]:
+        """The hooks, by namespace and name."""
+
+    def __init__(
+        self,
+        *,
+        hooks: abc.Iterable[HookDetail] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hooks", b"hooks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RotateHookSecretRequest(message.Message):
+    """Which hook gets a new secret."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    hook_id: builtins.str
+    """The hook. Required."""
+    secret: builtins.str
+    """The new secret; empty: the server makes one."""
+    def __init__(
+        self,
+        *,
+        hook_id: builtins.str = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook_id", b"hook_id", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RotateHookSecretResponse(message.Message):
+    """The hook has a new secret."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: builtins.int
+    secret: builtins.str
+    """The secret, shown this once."""
+    def __init__(
+        self,
+        *,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteHookRequest(message.Message):
+    """Which hook to delete."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    hook_id: builtins.str
+    """The hook. Required."""
+    def __init__(
+        self,
+        *,
+        hook_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook_id", b"hook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteHookResponse(message.Message):
+    """The hook is gone."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+    """AdminService is for what concerns the server as a whole: its agents, secrets and hooks. Methods that list may be
+    repeated; SetSecret and RotateHookSecret make a new version each time.
 
     Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
@@ -47,10 +48,46 @@ class AdminServiceStub:
                 request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.SetSecret = channel.unary_unary(
+                '/admin.v1.AdminService/SetSecret',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetSecretRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetSecretResponse.FromString,
+                _registered_method=True)
+        self.ListSecrets = channel.unary_unary(
+                '/admin.v1.AdminService/ListSecrets',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListSecretsRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListSecretsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSecret = channel.unary_unary(
+                '/admin.v1.AdminService/DeleteSecret',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteSecretRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteSecretResponse.FromString,
+                _registered_method=True)
+        self.CreateHook = channel.unary_unary(
+                '/admin.v1.AdminService/CreateHook',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.CreateHookRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.CreateHookResponse.FromString,
+                _registered_method=True)
+        self.ListHooks = channel.unary_unary(
+                '/admin.v1.AdminService/ListHooks',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListHooksRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListHooksResponse.FromString,
+                _registered_method=True)
+        self.RotateHookSecret = channel.unary_unary(
+                '/admin.v1.AdminService/RotateHookSecret',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.RotateHookSecretRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.RotateHookSecretResponse.FromString,
+                _registered_method=True)
+        self.DeleteHook = channel.unary_unary(
+                '/admin.v1.AdminService/DeleteHook',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteHookRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteHookResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
-    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+    """AdminService is for what concerns the server as a whole: its agents, secrets and hooks. Methods that list may be
+    repeated; SetSecret and RotateHookSecret make a new version each time.
 
     Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
@@ -69,6 +106,55 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetSecret(self, request, context):
+        """SetSecret stores a secret, or a new version of it. Write-only: no call answers a value. Needs role `maintainer`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSecrets(self, request, context):
+        """ListSecrets answers the names of secrets, by scope and name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSecret(self, request, context):
+        """DeleteSecret removes a secret with all its versions. NOT_FOUND: no such secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateHook(self, request, context):
+        """CreateHook makes an address that a code host can deliver events to: `POST /webhooks/<hook id>`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHooks(self, request, context):
+        """ListHooks answers the hooks, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateHookSecret(self, request, context):
+        """RotateHookSecret gives a hook a new secret; the one before stays good for a day.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteHook(self, request, context):
+        """DeleteHook removes a hook; what it delivered stays in the ledger. NOT_FOUND: no such hook.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +168,41 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsRequest.FromString,
                     response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsResponse.SerializeToString,
             ),
+            'SetSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSecret,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetSecretRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetSecretResponse.SerializeToString,
+            ),
+            'ListSecrets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSecrets,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListSecretsRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListSecretsResponse.SerializeToString,
+            ),
+            'DeleteSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSecret,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteSecretRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteSecretResponse.SerializeToString,
+            ),
+            'CreateHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateHook,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.CreateHookRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.CreateHookResponse.SerializeToString,
+            ),
+            'ListHooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHooks,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListHooksRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListHooksResponse.SerializeToString,
+            ),
+            'RotateHookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateHookSecret,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.RotateHookSecretRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.RotateHookSecretResponse.SerializeToString,
+            ),
+            'DeleteHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteHook,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteHookRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteHookResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'admin.v1.AdminService', rpc_method_handlers)
@@ -91,7 +212,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+    """AdminService is for what concerns the server as a whole: its agents, secrets and hooks. Methods that list may be
+    repeated; SetSecret and RotateHookSecret make a new version each time.
 
     Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
@@ -140,6 +262,195 @@ class AdminService:
             '/admin.v1.AdminService/ListAgents',
             arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsRequest.SerializeToString,
             arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/SetSecret',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetSecretRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/ListSecrets',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListSecretsRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListSecretsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/DeleteSecret',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteSecretRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateHook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/CreateHook',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.CreateHookRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.CreateHookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/ListHooks',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListHooksRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListHooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateHookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/RotateHookSecret',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.RotateHookSecretRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.RotateHookSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteHook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/DeleteHook',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteHookRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DeleteHookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+    """AdminService is for what concerns the server as a whole: its agents, secrets and hooks. Methods that list may be
+    repeated; SetSecret and RotateHookSecret make a new version each time.
 
     Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
@@ -23,9 +24,24 @@ class AdminServiceStub:
     """WhoAmI answers the caller that the credential of this call belongs to. Any credential may call it."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAgentsRequest, _admin_pb2.ListAgentsResponse]
     """ListAgents answers every registered agent, by name, without pages."""
+    SetSecret: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetSecretRequest, _admin_pb2.SetSecretResponse]
+    """SetSecret stores a secret, or a new version of it. Write-only: no call answers a value. Needs role `maintainer`."""
+    ListSecrets: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSecretsRequest, _admin_pb2.ListSecretsResponse]
+    """ListSecrets answers the names of secrets, by scope and name."""
+    DeleteSecret: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeleteSecretRequest, _admin_pb2.DeleteSecretResponse]
+    """DeleteSecret removes a secret with all its versions. NOT_FOUND: no such secret."""
+    CreateHook: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateHookRequest, _admin_pb2.CreateHookResponse]
+    """CreateHook makes an address that a code host can deliver events to: `POST /webhooks/<hook id>`."""
+    ListHooks: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListHooksRequest, _admin_pb2.ListHooksResponse]
+    """ListHooks answers the hooks, without their secrets."""
+    RotateHookSecret: _aio.UnaryUnaryMultiCallable[_admin_pb2.RotateHookSecretRequest, _admin_pb2.RotateHookSecretResponse]
+    """RotateHookSecret gives a hook a new secret; the one before stays good for a day."""
+    DeleteHook: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeleteHookRequest, _admin_pb2.DeleteHookResponse]
+    """DeleteHook removes a hook; what it delivered stays in the ledger. NOT_FOUND: no such hook."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AdminService answers questions about the server and its agents. It changes nothing, so every method may be repeated.
+    """AdminService is for what concerns the server as a whole: its agents, secrets and hooks. Methods that list may be
+    repeated; SetSecret and RotateHookSecret make a new version each time.
 
     Every method may answer UNAUTHENTICATED, PERMISSION_DENIED (role not allowed), RESOURCE_EXHAUSTED and UNAVAILABLE.
     """
@@ -45,5 +61,61 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.ListAgentsRequest, _abc.Awaitable[_admin_pb2.ListAgentsResponse]],
     ) -> _abc.Awaitable[_admin_pb2.ListAgentsResponse]:
         """ListAgents answers every registered agent, by name, without pages."""
+
+    @_abc_1.abstractmethod
+    def SetSecret(
+        self,
+        request: _admin_pb2.SetSecretRequest,
+        context: _aio.ServicerContext[_admin_pb2.SetSecretRequest, _abc.Awaitable[_admin_pb2.SetSecretResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.SetSecretResponse]:
+        """SetSecret stores a secret, or a new version of it. Write-only: no call answers a value. Needs role `maintainer`."""
+
+    @_abc_1.abstractmethod
+    def ListSecrets(
+        self,
+        request: _admin_pb2.ListSecretsRequest,
+        context: _aio.ServicerContext[_admin_pb2.ListSecretsRequest, _abc.Awaitable[_admin_pb2.ListSecretsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ListSecretsResponse]:
+        """ListSecrets answers the names of secrets, by scope and name."""
+
+    @_abc_1.abstractmethod
+    def DeleteSecret(
+        self,
+        request: _admin_pb2.DeleteSecretRequest,
+        context: _aio.ServicerContext[_admin_pb2.DeleteSecretRequest, _abc.Awaitable[_admin_pb2.DeleteSecretResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.DeleteSecretResponse]:
+        """DeleteSecret removes a secret with all its versions. NOT_FOUND: no such secret."""
+
+    @_abc_1.abstractmethod
+    def CreateHook(
+        self,
+        request: _admin_pb2.CreateHookRequest,
+        context: _aio.ServicerContext[_admin_pb2.CreateHookRequest, _abc.Awaitable[_admin_pb2.CreateHookResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.CreateHookResponse]:
+        """CreateHook makes an address that a code host can deliver events to: `POST /webhooks/<hook id>`."""
+
+    @_abc_1.abstractmethod
+    def ListHooks(
+        self,
+        request: _admin_pb2.ListHooksRequest,
+        context: _aio.ServicerContext[_admin_pb2.ListHooksRequest, _abc.Awaitable[_admin_pb2.ListHooksResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ListHooksResponse]:
+        """ListHooks answers the hooks, without their secrets."""
+
+    @_abc_1.abstractmethod
+    def RotateHookSecret(
+        self,
+        request: _admin_pb2.RotateHookSecretRequest,
+        context: _aio.ServicerContext[_admin_pb2.RotateHookSecretRequest, _abc.Awaitable[_admin_pb2.RotateHookSecretResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.RotateHookSecretResponse]:
+        """RotateHookSecret gives a hook a new secret; the one before stays good for a day."""
+
+    @_abc_1.abstractmethod
+    def DeleteHook(
+        self,
+        request: _admin_pb2.DeleteHookRequest,
+        context: _aio.ServicerContext[_admin_pb2.DeleteHookRequest, _abc.Awaitable[_admin_pb2.DeleteHookResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.DeleteHookResponse]:
+        """DeleteHook removes a hook; what it delivered stays in the ledger. NOT_FOUND: no such hook."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

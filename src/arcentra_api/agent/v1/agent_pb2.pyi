@@ -397,6 +397,26 @@ class TaskStatus(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class OutputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STEP_RUN_ID_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     EXIT_CODE_FIELD_NUMBER: builtins.int
@@ -407,6 +427,7 @@ class TaskStatus(message.Message):
     ATTEMPT_FIELD_NUMBER: builtins.int
     FAILURE_REASON_FIELD_NUMBER: builtins.int
     LOG_SIZE_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
     step_run_id: builtins.str
     """The step run."""
     status: steprun_pb2.StepRunStatus.ValueType
@@ -435,6 +456,10 @@ class TaskStatus(message.Message):
     def metrics(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Free measurements of the step run, name to number; kept with it."""
 
+    @builtins.property
+    def outputs(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Outputs the step wrote to $ARCENTRA_OUTPUT, with its end; at most 100, 64 KiB in all. Values of secrets are masked."""
+
     def __init__(
         self,
         *,
@@ -448,10 +473,11 @@ class TaskStatus(message.Message):
         attempt: builtins.int = ...,
         failure_reason: builtins.str = ...,
         log_size: builtins.int | None = ...,
+        outputs: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "log_size", b"log_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "attempt", b"attempt", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "status", b"status", "step_run_id", b"step_run_id", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "attempt", b"attempt", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "outputs", b"outputs", "status", b"status", "step_run_id", b"step_run_id", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__log_size: _TypeAlias = typing.Literal["log_size"]  # noqa: Y015
     _WhichOneofArgType__log_size: _TypeAlias = typing.Literal["_log_size", b"_log_size"]  # noqa: Y015
@@ -1055,6 +1081,26 @@ class ReportStepRunStatusRequest(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class OutputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AGENT_ID_FIELD_NUMBER: builtins.int
     STEP_RUN_ID_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
@@ -1067,6 +1113,7 @@ class ReportStepRunStatusRequest(message.Message):
     ATTEMPT_FIELD_NUMBER: builtins.int
     FAILURE_REASON_FIELD_NUMBER: builtins.int
     LOG_SIZE_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
     agent_id: builtins.str
     """The calling agent. Required."""
     step_run_id: builtins.str
@@ -1099,6 +1146,10 @@ class ReportStepRunStatusRequest(message.Message):
     def metrics(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Free measurements of the step run, name to number; kept with it."""
 
+    @builtins.property
+    def outputs(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Outputs the step wrote to $ARCENTRA_OUTPUT, with its end; at most 100, 64 KiB in all. Values of secrets are masked."""
+
     def __init__(
         self,
         *,
@@ -1114,10 +1165,11 @@ class ReportStepRunStatusRequest(message.Message):
         attempt: builtins.int = ...,
         failure_reason: builtins.str = ...,
         log_size: builtins.int | None = ...,
+        outputs: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "log_size", b"log_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "agent_id", b"agent_id", "attempt", b"attempt", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "start_time", b"start_time", "status", b"status", "step_run_id", b"step_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "agent_id", b"agent_id", "attempt", b"attempt", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "metrics", b"metrics", "outputs", b"outputs", "start_time", b"start_time", "status", b"status", "step_run_id", b"step_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__log_size: _TypeAlias = typing.Literal["log_size"]  # noqa: Y015
     _WhichOneofArgType__log_size: _TypeAlias = typing.Literal["_log_size", b"_log_size"]  # noqa: Y015

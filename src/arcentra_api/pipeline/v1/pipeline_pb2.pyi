@@ -44,7 +44,7 @@ class _PipelineStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Pipelin
     PIPELINE_STATUS_CANCELLED: _PipelineStatus.ValueType  # 5
     """Final: cancelled by a user."""
     PIPELINE_STATUS_PARTIAL: _PipelineStatus.ValueType  # 6
-    """Final: something failed, and every failure was declared tolerable (`continue_on_error`)."""
+    """Final: something failed, and every failure was declared tolerable (`continue_on_error`, `allow_failure`)."""
     PIPELINE_STATUS_PAUSED: _PipelineStatus.ValueType  # 7
     """Nothing new starts until it is resumed; steps that run go on."""
     PIPELINE_STATUS_SKIPPED: _PipelineStatus.ValueType  # 100
@@ -71,7 +71,7 @@ PIPELINE_STATUS_FAILED: PipelineStatus.ValueType  # 4
 PIPELINE_STATUS_CANCELLED: PipelineStatus.ValueType  # 5
 """Final: cancelled by a user."""
 PIPELINE_STATUS_PARTIAL: PipelineStatus.ValueType  # 6
-"""Final: something failed, and every failure was declared tolerable (`continue_on_error`)."""
+"""Final: something failed, and every failure was declared tolerable (`continue_on_error`, `allow_failure`)."""
 PIPELINE_STATUS_PAUSED: PipelineStatus.ValueType  # 7
 """Nothing new starts until it is resumed; steps that run go on."""
 PIPELINE_STATUS_SKIPPED: PipelineStatus.ValueType  # 100
@@ -144,6 +144,122 @@ SOURCE_TYPE_UNSPECIFIED: SourceType.ValueType  # 0
 SOURCE_TYPE_GIT: SourceType.ValueType  # 1
 """A git repository."""
 
+class _RetryScope:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetryScopeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RetryScope.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    RETRY_SCOPE_UNSPECIFIED: _RetryScope.ValueType  # 0
+    """As RETRY_SCOPE_FAILED."""
+    RETRY_SCOPE_ALL: _RetryScope.ValueType  # 1
+    """Every job."""
+    RETRY_SCOPE_FAILED: _RetryScope.ValueType  # 2
+    """Jobs that failed, ran out of time or were cancelled, and those skipped because of them."""
+
+class RetryScope(_RetryScope, metaclass=_RetryScopeEnumTypeWrapper):
+    """What of a run is retried."""
+
+RETRY_SCOPE_UNSPECIFIED: RetryScope.ValueType  # 0
+"""As RETRY_SCOPE_FAILED."""
+RETRY_SCOPE_ALL: RetryScope.ValueType  # 1
+"""Every job."""
+RETRY_SCOPE_FAILED: RetryScope.ValueType  # 2
+"""Jobs that failed, ran out of time or were cancelled, and those skipped because of them."""
+
+class _ApprovalState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ApprovalState.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    APPROVAL_STATE_UNSPECIFIED: _ApprovalState.ValueType  # 0
+    """Not set; as a filter: any."""
+    APPROVAL_STATE_PENDING: _ApprovalState.ValueType  # 1
+    """Waits for votes."""
+    APPROVAL_STATE_APPROVED: _ApprovalState.ValueType  # 2
+    """Final: as many approved as it needs."""
+    APPROVAL_STATE_REJECTED: _ApprovalState.ValueType  # 3
+    """Final: somebody refused."""
+    APPROVAL_STATE_EXPIRED: _ApprovalState.ValueType  # 4
+    """Final: not decided in time; counts as refused."""
+    APPROVAL_STATE_CANCELLED: _ApprovalState.ValueType  # 5
+    """Final: the run ended before it was decided."""
+
+class ApprovalState(_ApprovalState, metaclass=_ApprovalStateEnumTypeWrapper):
+    """State of a gate."""
+
+APPROVAL_STATE_UNSPECIFIED: ApprovalState.ValueType  # 0
+"""Not set; as a filter: any."""
+APPROVAL_STATE_PENDING: ApprovalState.ValueType  # 1
+"""Waits for votes."""
+APPROVAL_STATE_APPROVED: ApprovalState.ValueType  # 2
+"""Final: as many approved as it needs."""
+APPROVAL_STATE_REJECTED: ApprovalState.ValueType  # 3
+"""Final: somebody refused."""
+APPROVAL_STATE_EXPIRED: ApprovalState.ValueType  # 4
+"""Final: not decided in time; counts as refused."""
+APPROVAL_STATE_CANCELLED: ApprovalState.ValueType  # 5
+"""Final: the run ended before it was decided."""
+
+class _ApprovalDecision:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalDecisionEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ApprovalDecision.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    APPROVAL_DECISION_UNSPECIFIED: _ApprovalDecision.ValueType  # 0
+    """Not set; refused."""
+    APPROVAL_DECISION_APPROVE: _ApprovalDecision.ValueType  # 1
+    """In favour."""
+    APPROVAL_DECISION_REJECT: _ApprovalDecision.ValueType  # 2
+    """Against; decides the gate."""
+
+class ApprovalDecision(_ApprovalDecision, metaclass=_ApprovalDecisionEnumTypeWrapper):
+    """A vote at a gate."""
+
+APPROVAL_DECISION_UNSPECIFIED: ApprovalDecision.ValueType  # 0
+"""Not set; refused."""
+APPROVAL_DECISION_APPROVE: ApprovalDecision.ValueType  # 1
+"""In favour."""
+APPROVAL_DECISION_REJECT: ApprovalDecision.ValueType  # 2
+"""Against; decides the gate."""
+
+class _TriggerOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TriggerOutcomeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_TriggerOutcome.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    TRIGGER_OUTCOME_UNSPECIFIED: _TriggerOutcome.ValueType  # 0
+    """Not set; as a filter: any."""
+    TRIGGER_OUTCOME_FIRED: _TriggerOutcome.ValueType  # 1
+    """A run was started."""
+    TRIGGER_OUTCOME_FILTERED: _TriggerOutcome.ValueType  # 2
+    """A rule of the trigger left it out; `reason` names the rule."""
+    TRIGGER_OUTCOME_DUPLICATE: _TriggerOutcome.ValueType  # 3
+    """The same delivery came before."""
+    TRIGGER_OUTCOME_MISSED: _TriggerOutcome.ValueType  # 4
+    """The tick was due while no server ran, and is not caught up."""
+    TRIGGER_OUTCOME_REFUSED: _TriggerOutcome.ValueType  # 5
+    """It could not start a run: bad signature, disabled pipeline, bad variables, an error."""
+
+class TriggerOutcome(_TriggerOutcome, metaclass=_TriggerOutcomeEnumTypeWrapper):
+    """What came of a tick or a delivery."""
+
+TRIGGER_OUTCOME_UNSPECIFIED: TriggerOutcome.ValueType  # 0
+"""Not set; as a filter: any."""
+TRIGGER_OUTCOME_FIRED: TriggerOutcome.ValueType  # 1
+"""A run was started."""
+TRIGGER_OUTCOME_FILTERED: TriggerOutcome.ValueType  # 2
+"""A rule of the trigger left it out; `reason` names the rule."""
+TRIGGER_OUTCOME_DUPLICATE: TriggerOutcome.ValueType  # 3
+"""The same delivery came before."""
+TRIGGER_OUTCOME_MISSED: TriggerOutcome.ValueType  # 4
+"""The tick was due while no server ran, and is not caught up."""
+TRIGGER_OUTCOME_REFUSED: TriggerOutcome.ValueType  # 5
+"""It could not start a run: bad signature, disabled pipeline, bad variables, an error."""
+
 @typing.final
 class CreatePipelineRequest(message.Message):
     """A new pipeline."""
@@ -178,6 +294,7 @@ class CreatePipelineRequest(message.Message):
     CREATED_BY_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """Namespace it belongs to. Empty: `default`."""
     created_by: builtins.str
@@ -186,6 +303,8 @@ class CreatePipelineRequest(message.Message):
     """Name, unique in the namespace among pipelines that are not deleted; `[A-Za-z0-9._-]{1,64}`. Empty: the pipeline id."""
     description: builtins.str
     """Free text; may be empty."""
+    timeout: builtins.str
+    """Time limit of a run from the start of its first step, e.g. `2h`. Empty: none."""
     @builtins.property
     def variables(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Variables of every run, those of the trigger win; names `[A-Za-z_][A-Za-z0-9_]{0,127}`, at most 1000. No secrets in
@@ -215,10 +334,11 @@ class CreatePipelineRequest(message.Message):
         created_by: builtins.str = ...,
         name: builtins.str = ...,
         description: builtins.str = ...,
+        timeout: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["created_by", b"created_by", "description", b"description", "jobs", b"jobs", "name", b"name", "namespace", b"namespace", "stages", b"stages", "triggers", b"triggers", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["created_by", b"created_by", "description", b"description", "jobs", b"jobs", "name", b"name", "namespace", b"namespace", "stages", b"stages", "timeout", b"timeout", "triggers", b"triggers", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,6 +377,7 @@ class UpdatePipelineRequest(message.Message):
     NAME_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
     ENABLED_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
     pipeline_id: builtins.str
     """The pipeline. Required."""
     namespace: builtins.str
@@ -267,6 +388,8 @@ class UpdatePipelineRequest(message.Message):
     """New free text. Empty: unchanged."""
     enabled: builtins.bool
     """Whether the pipeline can be triggered. Absent: unchanged."""
+    timeout: builtins.str
+    """New time limit of runs. Empty: unchanged."""
     @builtins.property
     def variables(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Variables in place of all present ones."""
@@ -295,10 +418,11 @@ class UpdatePipelineRequest(message.Message):
         name: builtins.str = ...,
         description: builtins.str = ...,
         enabled: builtins.bool | None = ...,
+        timeout: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "enabled", b"enabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "description", b"description", "enabled", b"enabled", "jobs", b"jobs", "name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "stages", b"stages", "triggers", b"triggers", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "description", b"description", "enabled", b"enabled", "jobs", b"jobs", "name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "stages", b"stages", "timeout", b"timeout", "triggers", b"triggers", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -377,22 +501,26 @@ class GetPipelineRequest(message.Message):
     PIPELINE_ID_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
+    SPEC_VERSION_FIELD_NUMBER: builtins.int
     pipeline_id: builtins.str
     """The pipeline. Empty: by name."""
     namespace: builtins.str
     """Namespace of `name`. Empty: `default`. Not used with `pipeline_id`."""
     name: builtins.str
     """Name of the pipeline; required without `pipeline_id`."""
+    spec_version: builtins.int
+    """Version of the definition wanted. 0: the one in force."""
     def __init__(
         self,
         *,
         pipeline_id: builtins.str = ...,
         namespace: builtins.str = ...,
         name: builtins.str = ...,
+        spec_version: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "spec_version", b"spec_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -475,6 +603,8 @@ class PipelineDetail(message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     ENABLED_FIELD_NUMBER: builtins.int
     SPEC_VERSION_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    SPEC_DIGEST_FIELD_NUMBER: builtins.int
     pipeline_id: builtins.str
     """Id of the pipeline."""
     namespace: builtins.str
@@ -501,6 +631,10 @@ class PipelineDetail(message.Message):
     """Whether the pipeline can be triggered."""
     spec_version: builtins.int
     """Version of the definition shown, from 1. Each update that changes the definition adds one; a run keeps its own."""
+    timeout: builtins.str
+    """Time limit of a run; empty: none."""
+    spec_digest: builtins.str
+    """SHA-256 of the definition, in hex."""
     @builtins.property
     def variables(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Variables of every run."""
@@ -537,10 +671,12 @@ class PipelineDetail(message.Message):
         description: builtins.str = ...,
         enabled: builtins.bool = ...,
         spec_version: builtins.int = ...,
+        timeout: builtins.str = ...,
+        spec_digest: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "enabled", b"enabled", "failed_runs", b"failed_runs", "jobs", b"jobs", "name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "spec_version", b"spec_version", "stages", b"stages", "status", b"status", "success_runs", b"success_runs", "total_runs", b"total_runs", "triggers", b"triggers", "updated_at", b"updated_at", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "enabled", b"enabled", "failed_runs", b"failed_runs", "jobs", b"jobs", "name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "spec_digest", b"spec_digest", "spec_version", b"spec_version", "stages", b"stages", "status", b"status", "success_runs", b"success_runs", "timeout", b"timeout", "total_runs", b"total_runs", "triggers", b"triggers", "updated_at", b"updated_at", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -736,6 +872,26 @@ class Job(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class OutputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
     CONCURRENCY_FIELD_NUMBER: builtins.int
@@ -747,6 +903,15 @@ class Job(message.Message):
     TARGET_FIELD_NUMBER: builtins.int
     NOTIFY_FIELD_NUMBER: builtins.int
     AGENT_SELECTOR_FIELD_NUMBER: builtins.int
+    DEPENDS_ON_FIELD_NUMBER: builtins.int
+    WHEN_FIELD_NUMBER: builtins.int
+    RETRY_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    ALLOW_FAILURE_FIELD_NUMBER: builtins.int
+    MATRIX_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    CONCURRENCY_LIMIT_FIELD_NUMBER: builtins.int
+    CANCEL_IN_PROGRESS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, `[A-Za-z0-9._-]{1,64}`, unique in the pipeline. Required."""
     description: builtins.str
@@ -755,6 +920,18 @@ class Job(message.Message):
     """Key of which only one job runs at a time in the namespace, over all runs, oldest first. Empty: no limit."""
     timeout: builtins.str
     """Time limit of the job, e.g. `1h30m`. Empty: the server's default."""
+    when: builtins.str
+    """Condition, a CEL expression of at most 1 KiB, decided when what the job depends on has ended; empty means
+    `success()`. False: SKIPPED.
+    """
+    priority: builtins.int
+    """Place in the queue: higher goes first, -100 to 100."""
+    allow_failure: builtins.bool
+    """Whether the run goes on, and ends PARTIAL at best, when this job fails."""
+    concurrency_limit: builtins.int
+    """How many jobs may hold the concurrency key at a time; 0 means 1."""
+    cancel_in_progress: builtins.bool
+    """Whether older jobs with the same concurrency key are cancelled when this one asks for it."""
     @builtins.property
     def env(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Environment variables of all steps, over the run's variables. No secrets in clear."""
@@ -783,6 +960,22 @@ class Job(message.Message):
     def agent_selector(self) -> AgentSelector:
         """Agents that can run this job: all labels and expressions must hold. Absent: any agent."""
 
+    @builtins.property
+    def depends_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Jobs of the same stage that must have ended before this one starts, by name; of a job with a matrix all its cells."""
+
+    @builtins.property
+    def retry(self) -> Retry:
+        """Rule by which the job runs again when it failed. Absent: it does not."""
+
+    @builtins.property
+    def matrix(self) -> Matrix:
+        """Values for which the job runs, once for each combination. Absent: once."""
+
+    @builtins.property
+    def outputs(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Outputs of the job, by name: texts with `${{ }}` over the outputs of its steps, for the jobs that depend on it."""
+
     def __init__(
         self,
         *,
@@ -797,10 +990,19 @@ class Job(message.Message):
         target: Target | None = ...,
         notify: Notify | None = ...,
         agent_selector: AgentSelector | None = ...,
+        depends_on: abc.Iterable[builtins.str] | None = ...,
+        when: builtins.str = ...,
+        retry: Retry | None = ...,
+        priority: builtins.int = ...,
+        allow_failure: builtins.bool = ...,
+        matrix: Matrix | None = ...,
+        outputs: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        concurrency_limit: builtins.int = ...,
+        cancel_in_progress: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["agent_selector", b"agent_selector", "approval", b"approval", "notify", b"notify", "source", b"source", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent_selector", b"agent_selector", "approval", b"approval", "matrix", b"matrix", "notify", b"notify", "retry", b"retry", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_selector", b"agent_selector", "approval", b"approval", "concurrency", b"concurrency", "description", b"description", "env", b"env", "name", b"name", "notify", b"notify", "source", b"source", "steps", b"steps", "target", b"target", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_selector", b"agent_selector", "allow_failure", b"allow_failure", "approval", b"approval", "cancel_in_progress", b"cancel_in_progress", "concurrency", b"concurrency", "concurrency_limit", b"concurrency_limit", "depends_on", b"depends_on", "description", b"description", "env", b"env", "matrix", b"matrix", "name", b"name", "notify", b"notify", "outputs", b"outputs", "priority", b"priority", "retry", b"retry", "source", b"source", "steps", b"steps", "target", b"target", "timeout", b"timeout", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -830,6 +1032,26 @@ class Step(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class SecretsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     USES_FIELD_NUMBER: builtins.int
     ACTION_FIELD_NUMBER: builtins.int
@@ -840,6 +1062,9 @@ class Step(message.Message):
     WHEN_FIELD_NUMBER: builtins.int
     AGENT_SELECTOR_FIELD_NUMBER: builtins.int
     RUN_ON_AGENT_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    ARTIFACTS_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, `[A-Za-z0-9._-]{1,64}`, unique in the job. Required."""
     uses: builtins.str
@@ -856,6 +1081,8 @@ class Step(message.Message):
     """
     run_on_agent: builtins.bool
     """Accepted and without effect: every step runs on an agent, never in the server; false means any agent."""
+    image: builtins.str
+    """Container image the step runs in. Empty: on the agent itself."""
     @builtins.property
     def args(self) -> struct_pb2.Struct:
         """Arguments of the action; at most 64 KiB and 1000 keys, nested at most 16 deep."""
@@ -867,6 +1094,14 @@ class Step(message.Message):
     @builtins.property
     def agent_selector(self) -> AgentSelector:
         """Agents that may run this step, in a fresh workspace. Absent: the agent and workspace of the job."""
+
+    @builtins.property
+    def artifacts(self) -> containers.RepeatedCompositeFieldContainer[ArtifactConfig]:
+        """Files to keep when the step has ended well."""
+
+    @builtins.property
+    def secrets(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Secrets the step gets as environment variables: name of the variable to name of the secret."""
 
     def __init__(
         self,
@@ -881,10 +1116,13 @@ class Step(message.Message):
         when: builtins.str = ...,
         agent_selector: AgentSelector | None = ...,
         run_on_agent: builtins.bool = ...,
+        image: builtins.str = ...,
+        artifacts: abc.Iterable[ArtifactConfig] | None = ...,
+        secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent_selector", b"agent_selector", "args", b"args"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "agent_selector", b"agent_selector", "args", b"args", "continue_on_error", b"continue_on_error", "env", b"env", "name", b"name", "run_on_agent", b"run_on_agent", "timeout", b"timeout", "uses", b"uses", "when", b"when"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "agent_selector", b"agent_selector", "args", b"args", "artifacts", b"artifacts", "continue_on_error", b"continue_on_error", "env", b"env", "image", b"image", "name", b"name", "run_on_agent", b"run_on_agent", "secrets", b"secrets", "timeout", b"timeout", "uses", b"uses", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -978,19 +1216,27 @@ class Retry(message.Message):
 
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
     DELAY_FIELD_NUMBER: builtins.int
+    ON_FIELD_NUMBER: builtins.int
     max_attempts: builtins.int
     """Attempts in all, the first included; from 1."""
     delay: builtins.str
     """Pause before the next attempt, e.g. `30s`. Empty: none."""
+    @builtins.property
+    def on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is retried: `failed` (any failure) or a failure reason (`script`, `timeout`, `agent_lost`, ...). Empty: any
+        failure.
+        """
+
     def __init__(
         self,
         *,
         max_attempts: builtins.int = ...,
         delay: builtins.str = ...,
+        on: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["delay", b"delay", "max_attempts", b"max_attempts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["delay", b"delay", "max_attempts", b"max_attempts", "on", b"on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1158,12 +1404,18 @@ class Source(message.Message):
     REPO_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
     AUTH_FIELD_NUMBER: builtins.int
+    DEPTH_FIELD_NUMBER: builtins.int
+    SUBMODULES_FIELD_NUMBER: builtins.int
     type: SourceType.ValueType
     """Kind of source. Required."""
     repo: builtins.str
     """Address of the repository. Required."""
     branch: builtins.str
     """Branch to take when the run names neither branch nor commit. Empty: the repository's default."""
+    depth: builtins.int
+    """Commits of history to fetch. 0: all."""
+    submodules: builtins.bool
+    """Whether to fetch submodules too."""
     @builtins.property
     def auth(self) -> SourceAuth:
         """Access to the repository. Absent: none needed."""
@@ -1175,10 +1427,12 @@ class Source(message.Message):
         repo: builtins.str = ...,
         branch: builtins.str = ...,
         auth: SourceAuth | None = ...,
+        depth: builtins.int = ...,
+        submodules: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["auth", b"auth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["auth", b"auth", "branch", b"branch", "repo", b"repo", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["auth", b"auth", "branch", b"branch", "depth", b"depth", "repo", b"repo", "submodules", b"submodules", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1200,8 +1454,8 @@ class Approval(message.Message):
     """Plugin that asks the approvers. Empty: they are only listed."""
     @builtins.property
     def args(self) -> struct_pb2.Struct:
-        """Rules of the gate: who may approve, how many must, whether who triggered the run may, time limit; and arguments of
-        the plugin.
+        """Rules of the gate: `approvers` (names; empty: everybody with the role), `needed` (how many must, default 1),
+        `separation` (who triggered the run may not), `timeout` (then it counts as refused, e.g. `24h`).
         """
 
     def __init__(
@@ -1314,8 +1568,9 @@ class Trigger(message.Message):
     """Kind of trigger. Required."""
     @builtins.property
     def options(self) -> struct_pb2.Struct:
-        """Cron: schedule (5 fields or an @name), time zone, whether a missed tick is caught up, variables. Event: kinds of
-        event, and globs for branches, tags and paths. Manual: none.
+        """Cron: `schedule` (5 fields or an @name), `time_zone` (default UTC), `catch_up` (`none` or `last`), `branch`,
+        `variables`. Event: `events` (`push`, `tag`, `pull_request`, or names of a generic hook), `branches`, `tags`, `paths`,
+        `repos` (globs, `!` excludes), `variables`. Manual: none.
         """
 
     def __init__(
@@ -1405,6 +1660,7 @@ class TriggerPipelineResponse(message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     JOB_RUN_IDS_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     success: builtins.bool
     """Always true: a failure is a gRPC status, without a reply."""
     message: builtins.str
@@ -1419,6 +1675,10 @@ class TriggerPipelineResponse(message.Message):
     def error(self) -> Error:
         """Never set: a failure is a gRPC status with details."""
 
+    @builtins.property
+    def warnings(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What may keep the run from going on, e.g. that no registered agent can serve a job."""
+
     def __init__(
         self,
         *,
@@ -1427,10 +1687,11 @@ class TriggerPipelineResponse(message.Message):
         run_id: builtins.str = ...,
         job_run_ids: abc.Iterable[builtins.str] | None = ...,
         error: Error | None = ...,
+        warnings: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["error", b"error", "job_run_ids", b"job_run_ids", "message", b"message", "run_id", b"run_id", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["error", b"error", "job_run_ids", b"job_run_ids", "message", b"message", "run_id", b"run_id", "success", b"success", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1595,6 +1856,9 @@ class PipelineRunDetail(message.Message):
     CREATED_AT_FIELD_NUMBER: builtins.int
     STATUS_REASON_FIELD_NUMBER: builtins.int
     SPEC_VERSION_FIELD_NUMBER: builtins.int
+    PENDING_APPROVALS_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    EVENT_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Id of the run."""
     pipeline_id: builtins.str
@@ -1633,6 +1897,8 @@ class PipelineRunDetail(message.Message):
     """Why the run was stopped or paused, as its operator gave it."""
     spec_version: builtins.int
     """Version of the definition this run keeps."""
+    timeout: builtins.str
+    """Time limit of the run; empty: none."""
     @builtins.property
     def variables(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Its variables: those of the trigger over those of the pipeline."""
@@ -1640,6 +1906,14 @@ class PipelineRunDetail(message.Message):
     @builtins.property
     def job_runs(self) -> containers.RepeatedCompositeFieldContainer[JobRunDetail]:
         """Its job runs, in the order of the definition; empty in lists."""
+
+    @builtins.property
+    def pending_approvals(self) -> containers.RepeatedCompositeFieldContainer[ApprovalDetail]:
+        """Gates of the run that were reached and are not decided; empty in lists."""
+
+    @builtins.property
+    def event(self) -> struct_pb2.Struct:
+        """The event that started it, as expressions see it; empty for other triggers and in lists."""
 
     def __init__(
         self,
@@ -1665,10 +1939,13 @@ class PipelineRunDetail(message.Message):
         created_at: builtins.int = ...,
         status_reason: builtins.str = ...,
         spec_version: builtins.int = ...,
+        pending_approvals: abc.Iterable[ApprovalDetail] | None = ...,
+        timeout: builtins.str = ...,
+        event: struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_sha", b"commit_sha", "completed_jobs", b"completed_jobs", "created_at", b"created_at", "duration", b"duration", "end_time", b"end_time", "failed_jobs", b"failed_jobs", "job_runs", b"job_runs", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "run_id", b"run_id", "running_jobs", b"running_jobs", "spec_version", b"spec_version", "start_time", b"start_time", "status", b"status", "status_reason", b"status_reason", "total_jobs", b"total_jobs", "trigger_type", b"trigger_type", "triggered_by", b"triggered_by", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_sha", b"commit_sha", "completed_jobs", b"completed_jobs", "created_at", b"created_at", "duration", b"duration", "end_time", b"end_time", "event", b"event", "failed_jobs", b"failed_jobs", "job_runs", b"job_runs", "namespace", b"namespace", "pending_approvals", b"pending_approvals", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "run_id", b"run_id", "running_jobs", b"running_jobs", "spec_version", b"spec_version", "start_time", b"start_time", "status", b"status", "status_reason", b"status_reason", "timeout", b"timeout", "total_jobs", b"total_jobs", "trigger_type", b"trigger_type", "triggered_by", b"triggered_by", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1677,6 +1954,26 @@ class JobRunDetail(message.Message):
     """A job run as it stands. Set by the server."""
 
     DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class OutputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     JOB_RUN_ID_FIELD_NUMBER: builtins.int
     JOB_NAME_FIELD_NUMBER: builtins.int
@@ -1690,6 +1987,16 @@ class JobRunDetail(message.Message):
     STEP_RUNS_FIELD_NUMBER: builtins.int
     STAGE_FIELD_NUMBER: builtins.int
     WAITING_REASON_FIELD_NUMBER: builtins.int
+    WAITING_DETAIL_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    FAILURE_REASON_FIELD_NUMBER: builtins.int
+    DEFINITION_NAME_FIELD_NUMBER: builtins.int
+    MATRIX_FIELD_NUMBER: builtins.int
+    DEPENDS_ON_FIELD_NUMBER: builtins.int
+    ALLOW_FAILURE_FIELD_NUMBER: builtins.int
+    GATE_FIELD_NUMBER: builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
     job_run_id: builtins.str
     """Id of the job run (`job_id` elsewhere)."""
     job_name: builtins.str
@@ -1711,12 +2018,39 @@ class JobRunDetail(message.Message):
     stage: builtins.str
     """Name of the stage."""
     waiting_reason: builtins.str
-    """Why a PENDING job waits: `stage` (an earlier stage is not done), `queue` (its first step waits for an agent),
-    `paused`.
+    """Why a PENDING job waits: `stage` (an earlier stage is not done), `approval` (a gate is not decided), `needs` (a job
+    it depends on is not done), `concurrency` (its key is held), `retry` (the pause before the next attempt), `queue` (its
+    first step waits for an agent), `paused`.
     """
+    waiting_detail: builtins.str
+    """What exactly it waits for, for people: names of jobs, of the stage, of who holds the key."""
+    attempt: builtins.int
+    """Attempt, from 1."""
+    failure_reason: builtins.str
+    """Why it failed; values as of step runs, and `rejected`: its gate was refused."""
+    definition_name: builtins.str
+    """Name of the job in the definition; differs from `job_name` in the cells of a matrix."""
+    allow_failure: builtins.bool
+    """Whether its failure is tolerated."""
+    gate: builtins.str
+    """State of the gate after it: empty (none), `required`, `waiting`, `approved`, `rejected`."""
+    max_attempts: builtins.int
+    """Attempt after which its rule of retries gives up; 0: it has none."""
     @builtins.property
     def step_runs(self) -> containers.RepeatedCompositeFieldContainer[StepRunDetail]:
         """Its step runs, in order, the attempts of a step side by side."""
+
+    @builtins.property
+    def outputs(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Outputs, once it has ended."""
+
+    @builtins.property
+    def matrix(self) -> struct_pb2.Struct:
+        """Values of its cell of the matrix; empty without one."""
+
+    @builtins.property
+    def depends_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Job runs it depends on, by name."""
 
     def __init__(
         self,
@@ -1733,10 +2067,20 @@ class JobRunDetail(message.Message):
         step_runs: abc.Iterable[StepRunDetail] | None = ...,
         stage: builtins.str = ...,
         waiting_reason: builtins.str = ...,
+        waiting_detail: builtins.str = ...,
+        attempt: builtins.int = ...,
+        outputs: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        failure_reason: builtins.str = ...,
+        definition_name: builtins.str = ...,
+        matrix: struct_pb2.Struct | None = ...,
+        depends_on: abc.Iterable[builtins.str] | None = ...,
+        allow_failure: builtins.bool = ...,
+        gate: builtins.str = ...,
+        max_attempts: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["matrix", b"matrix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "duration", b"duration", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "job_name", b"job_name", "job_run_id", b"job_run_id", "stage", b"stage", "start_time", b"start_time", "status", b"status", "step_runs", b"step_runs", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "allow_failure", b"allow_failure", "attempt", b"attempt", "definition_name", b"definition_name", "depends_on", b"depends_on", "duration", b"duration", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "gate", b"gate", "job_name", b"job_name", "job_run_id", b"job_run_id", "matrix", b"matrix", "max_attempts", b"max_attempts", "outputs", b"outputs", "stage", b"stage", "start_time", b"start_time", "status", b"status", "step_runs", b"step_runs", "waiting_detail", b"waiting_detail", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1745,6 +2089,26 @@ class StepRunDetail(message.Message):
     """A step run as it stands, in short; GetStepRun of the step run service answers all of it. Set by the server."""
 
     DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class OutputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     STEP_RUN_ID_FIELD_NUMBER: builtins.int
     STEP_NAME_FIELD_NUMBER: builtins.int
@@ -1760,6 +2124,7 @@ class StepRunDetail(message.Message):
     WAITING_REASON_FIELD_NUMBER: builtins.int
     FAILURE_REASON_FIELD_NUMBER: builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
     step_run_id: builtins.str
     """Id of the step run."""
     step_name: builtins.str
@@ -1788,6 +2153,10 @@ class StepRunDetail(message.Message):
     """Why a step run that did not end well ended so; values as in steprun.v1.StepRunDetail."""
     cancel_requested: builtins.bool
     """Whether its cancellation was asked for and the agent has not reported its end yet."""
+    @builtins.property
+    def outputs(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Outputs it wrote."""
+
     def __init__(
         self,
         *,
@@ -1805,10 +2174,11 @@ class StepRunDetail(message.Message):
         waiting_reason: builtins.str = ...,
         failure_reason: builtins.str = ...,
         cancel_requested: builtins.bool = ...,
+        outputs: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "duration", b"duration", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "start_time", b"start_time", "status", b"status", "step_index", b"step_index", "step_name", b"step_name", "step_run_id", b"step_run_id", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "duration", b"duration", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "outputs", b"outputs", "start_time", b"start_time", "status", b"status", "step_index", b"step_index", "step_name", b"step_name", "step_run_id", b"step_run_id", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1993,5 +2363,1184 @@ class ApplyPipelineResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["changed", b"changed", "created", b"created", "name", b"name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "spec_version", b"spec_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Matrix(message.Message):
+    """The values for which a job runs: each combination of the axes, without the excluded ones, and the included ones."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AXES_FIELD_NUMBER: builtins.int
+    INCLUDE_FIELD_NUMBER: builtins.int
+    EXCLUDE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def axes(self) -> containers.RepeatedCompositeFieldContainer[MatrixAxis]:
+        """Axes, in the order in which cells are named and made."""
+
+    @builtins.property
+    def include(self) -> containers.RepeatedCompositeFieldContainer[struct_pb2.Struct]:
+        """Cells to add, or keys to add to the cells whose other values agree."""
+
+    @builtins.property
+    def exclude(self) -> containers.RepeatedCompositeFieldContainer[struct_pb2.Struct]:
+        """Cells to leave out: those that agree with all values of an entry."""
+
+    def __init__(
+        self,
+        *,
+        axes: abc.Iterable[MatrixAxis] | None = ...,
+        include: abc.Iterable[struct_pb2.Struct] | None = ...,
+        exclude: abc.Iterable[struct_pb2.Struct] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["axes", b"axes", "exclude", b"exclude", "include", b"include"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MatrixAxis(message.Message):
+    """One axis of a matrix."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name, `[A-Za-z_][A-Za-z0-9_]{0,63}`; not `include` or `exclude`."""
+    @builtins.property
+    def values(self) -> containers.RepeatedCompositeFieldContainer[struct_pb2.Value]:
+        """Texts, numbers and booleans, at least one."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        values: abc.Iterable[struct_pb2.Value] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ArtifactConfig(message.Message):
+    """Files to keep of a step."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    DESTINATION_FIELD_NUMBER: builtins.int
+    EXPIRE_FIELD_NUMBER: builtins.int
+    EXPIRE_DAYS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name, unique in the job. Required."""
+    path: builtins.str
+    """Path or glob in the workspace. Required."""
+    destination: builtins.str
+    """Folder to put it into at the store. Empty: the name."""
+    expire: builtins.bool
+    """Whether it is deleted after `expire_days`."""
+    expire_days: builtins.int
+    """Days to keep it; 0: as the server has it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        path: builtins.str = ...,
+        destination: builtins.str = ...,
+        expire: builtins.bool = ...,
+        expire_days: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["destination", b"destination", "expire", b"expire", "expire_days", b"expire_days", "name", b"name", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Problem(message.Message):
+    """Something that is wrong, or may be, with a definition."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    LINE_FIELD_NUMBER: builtins.int
+    COLUMN_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """Field path, e.g. `jobs[1].steps[0].when`; empty for the document as a whole."""
+    message: builtins.str
+    """What is wrong and what to do, for people."""
+    line: builtins.int
+    """Line in the document, from 1; 0 when there is none."""
+    column: builtins.int
+    """Column in the line, from 1; 0 when there is none."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        message: builtins.str = ...,
+        line: builtins.int = ...,
+        column: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["column", b"column", "line", b"line", "message", b"message", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ValidatePipelineRequest(message.Message):
+    """A pipeline as a document."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    document: builtins.str
+    """The pipeline as YAML or JSON, at most 1 MiB."""
+    namespace: builtins.str
+    """Namespace for a document that names none. Empty: `default`."""
+    def __init__(
+        self,
+        *,
+        document: builtins.str = ...,
+        namespace: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["document", b"document", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ValidatePipelineResponse(message.Message):
+    """What was found."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: builtins.int
+    FAULTS_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    TOTAL_JOBS_FIELD_NUMBER: builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: builtins.int
+    valid: builtins.bool
+    """Whether ApplyPipeline would store it."""
+    name: builtins.str
+    """Name in the document."""
+    namespace: builtins.str
+    """Namespace it would be in."""
+    total_jobs: builtins.int
+    """Job runs that a run of it has, cells of matrices counted."""
+    total_steps: builtins.int
+    """Step runs that a run of it has."""
+    @builtins.property
+    def faults(self) -> containers.RepeatedCompositeFieldContainer[Problem]:
+        """What keeps it from being stored, all of it."""
+
+    @builtins.property
+    def warnings(self) -> containers.RepeatedCompositeFieldContainer[Problem]:
+        """What may keep it from running as meant."""
+
+    def __init__(
+        self,
+        *,
+        valid: builtins.bool = ...,
+        faults: abc.Iterable[Problem] | None = ...,
+        warnings: abc.Iterable[Problem] | None = ...,
+        name: builtins.str = ...,
+        namespace: builtins.str = ...,
+        total_jobs: builtins.int = ...,
+        total_steps: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["faults", b"faults", "name", b"name", "namespace", b"namespace", "total_jobs", b"total_jobs", "total_steps", b"total_steps", "valid", b"valid", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetPipelineSchemaRequest(message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetPipelineSchemaResponse(message.Message):
+    """The schema."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JSON_SCHEMA_FIELD_NUMBER: builtins.int
+    json_schema: builtins.str
+    """JSON Schema, draft 2020-12, as JSON text."""
+    def __init__(
+        self,
+        *,
+        json_schema: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["json_schema", b"json_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RetryPipelineRunRequest(message.Message):
+    """Request to retry a run."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run. Required."""
+    scope: RetryScope.ValueType
+    """What of it."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        scope: RetryScope.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["run_id", b"run_id", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RetryPipelineRunResponse(message.Message):
+    """The run goes on."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    JOB_RUN_IDS_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run, the same as asked for."""
+    @builtins.property
+    def job_run_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The job runs that run again."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        job_run_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_run_ids", b"job_run_ids", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListApprovalsRequest(message.Message):
+    """Filters and page. Filters that are not empty must all hold."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    pipeline_id: builtins.str
+    """Only gates of runs of this pipeline."""
+    run_id: builtins.str
+    """Only gates of this run."""
+    namespace: builtins.str
+    """Only gates of pipelines of this namespace."""
+    state: ApprovalState.ValueType
+    """Only gates in this state; UNSPECIFIED: any."""
+    page: builtins.int
+    """Page wanted, from 1; 0 means 1."""
+    page_size: builtins.int
+    """Items a page, at most 100; 0 means 20."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        namespace: builtins.str = ...,
+        state: ApprovalState.ValueType = ...,
+        page: builtins.int = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["namespace", b"namespace", "page", b"page", "page_size", b"page_size", "pipeline_id", b"pipeline_id", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListApprovalsResponse(message.Message):
+    """One page of gates."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    APPROVALS_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    """Items that match, over all pages."""
+    @builtins.property
+    def approvals(self) -> containers.RepeatedCompositeFieldContainer[ApprovalDetail]:
+        """The gates of this page."""
+
+    def __init__(
+        self,
+        *,
+        approvals: abc.Iterable[ApprovalDetail] | None = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["approvals", b"approvals", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ApprovalDetail(message.Message):
+    """A gate of a run. It is bound to the run, its definition and its commit; decided once."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    PIPELINE_NAME_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    JOB_NAME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    NEEDED_FIELD_NUMBER: builtins.int
+    APPROVERS_FIELD_NUMBER: builtins.int
+    SEPARATION_FIELD_NUMBER: builtins.int
+    VOTES_FIELD_NUMBER: builtins.int
+    CREATED_AT_FIELD_NUMBER: builtins.int
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
+    DECIDED_AT_FIELD_NUMBER: builtins.int
+    SPEC_DIGEST_FIELD_NUMBER: builtins.int
+    COMMIT_SHA_FIELD_NUMBER: builtins.int
+    TRIGGERED_BY_FIELD_NUMBER: builtins.int
+    approval_id: builtins.str
+    """Id of the gate."""
+    run_id: builtins.str
+    """Run it belongs to."""
+    pipeline_id: builtins.str
+    """Pipeline of the run."""
+    pipeline_name: builtins.str
+    """Name of the pipeline."""
+    namespace: builtins.str
+    """Namespace of the pipeline."""
+    stage: builtins.str
+    """Stage it stands before; empty when it stands after a job."""
+    job_name: builtins.str
+    """Job it stands after; empty when it stands before a stage."""
+    state: ApprovalState.ValueType
+    """State."""
+    needed: builtins.int
+    """Approvals it needs."""
+    separation: builtins.bool
+    """Whether who triggered the run may not decide."""
+    created_at: builtins.int
+    """Unix seconds at which it was reached."""
+    expires_at: builtins.int
+    """Unix seconds at which it counts as refused; 0: never."""
+    decided_at: builtins.int
+    """Unix seconds at which it was decided; 0 before."""
+    spec_digest: builtins.str
+    """SHA-256 of the definition of the run, in hex."""
+    commit_sha: builtins.str
+    """Commit of the run when the gate was reached; empty when not known yet."""
+    triggered_by: builtins.str
+    """Who triggered the run."""
+    @builtins.property
+    def approvers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of those who may decide; empty: everybody with the role."""
+
+    @builtins.property
+    def votes(self) -> containers.RepeatedCompositeFieldContainer[ApprovalVote]:
+        """Votes, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        approval_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        pipeline_name: builtins.str = ...,
+        namespace: builtins.str = ...,
+        stage: builtins.str = ...,
+        job_name: builtins.str = ...,
+        state: ApprovalState.ValueType = ...,
+        needed: builtins.int = ...,
+        approvers: abc.Iterable[builtins.str] | None = ...,
+        separation: builtins.bool = ...,
+        votes: abc.Iterable[ApprovalVote] | None = ...,
+        created_at: builtins.int = ...,
+        expires_at: builtins.int = ...,
+        decided_at: builtins.int = ...,
+        spec_digest: builtins.str = ...,
+        commit_sha: builtins.str = ...,
+        triggered_by: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["approval_id", b"approval_id", "approvers", b"approvers", "commit_sha", b"commit_sha", "created_at", b"created_at", "decided_at", b"decided_at", "expires_at", b"expires_at", "job_name", b"job_name", "namespace", b"namespace", "needed", b"needed", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "run_id", b"run_id", "separation", b"separation", "spec_digest", b"spec_digest", "stage", b"stage", "state", b"state", "triggered_by", b"triggered_by", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ApprovalVote(message.Message):
+    """One vote."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VOTER_FIELD_NUMBER: builtins.int
+    DECISION_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    VOTED_AT_FIELD_NUMBER: builtins.int
+    voter: builtins.str
+    """Who voted."""
+    decision: ApprovalDecision.ValueType
+    """How."""
+    comment: builtins.str
+    """Why."""
+    voted_at: builtins.int
+    """Unix seconds."""
+    def __init__(
+        self,
+        *,
+        voter: builtins.str = ...,
+        decision: ApprovalDecision.ValueType = ...,
+        comment: builtins.str = ...,
+        voted_at: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["comment", b"comment", "decision", b"decision", "voted_at", b"voted_at", "voter", b"voter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DecideApprovalRequest(message.Message):
+    """A vote of the caller."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    DECISION_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    SPEC_DIGEST_FIELD_NUMBER: builtins.int
+    COMMIT_SHA_FIELD_NUMBER: builtins.int
+    approval_id: builtins.str
+    """The gate. Required."""
+    decision: ApprovalDecision.ValueType
+    """The vote. Required."""
+    comment: builtins.str
+    """Why; shown with the vote."""
+    spec_digest: builtins.str
+    """Definition the caller looked at; refused when the gate has another. Empty: not compared."""
+    commit_sha: builtins.str
+    """Commit the caller looked at; refused when the gate has another. Empty: not compared."""
+    def __init__(
+        self,
+        *,
+        approval_id: builtins.str = ...,
+        decision: ApprovalDecision.ValueType = ...,
+        comment: builtins.str = ...,
+        spec_digest: builtins.str = ...,
+        commit_sha: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["approval_id", b"approval_id", "comment", b"comment", "commit_sha", b"commit_sha", "decision", b"decision", "spec_digest", b"spec_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DecideApprovalResponse(message.Message):
+    """The gate with the vote."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    APPROVAL_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def approval(self) -> ApprovalDetail:
+        """The gate as it is now."""
+
+    def __init__(
+        self,
+        *,
+        approval: ApprovalDetail | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval", b"approval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["approval", b"approval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListTriggersRequest(message.Message):
+    """Filters."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    pipeline_id: builtins.str
+    """Only triggers of this pipeline."""
+    namespace: builtins.str
+    """Only triggers of pipelines of this namespace."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: builtins.str = ...,
+        namespace: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["namespace", b"namespace", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListTriggersResponse(message.Message):
+    """The triggers, by pipeline."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TRIGGERS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def triggers(self) -> containers.RepeatedCompositeFieldContainer[TriggerDetail]:
+        """Triggers; manual ones are not listed."""
+
+    def __init__(
+        self,
+        *,
+        triggers: abc.Iterable[TriggerDetail] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["triggers", b"triggers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TriggerDetail(message.Message):
+    """A trigger of a pipeline."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    PIPELINE_NAME_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    TRIGGER_INDEX_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    NEXT_AT_FIELD_NUMBER: builtins.int
+    LAST_FIRED_AT_FIELD_NUMBER: builtins.int
+    LAST_RUN_ID_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
+    pipeline_id: builtins.str
+    """Pipeline it starts."""
+    pipeline_name: builtins.str
+    """Name of the pipeline."""
+    namespace: builtins.str
+    """Namespace of the pipeline."""
+    trigger_index: builtins.int
+    """Place in the definition, from 0."""
+    type: TriggerType.ValueType
+    """Kind."""
+    next_at: builtins.int
+    """Cron: unix seconds of the next tick; 0: none, the pipeline is disabled."""
+    last_fired_at: builtins.int
+    """Unix seconds at which it fired last; 0: never."""
+    last_run_id: builtins.str
+    """Run it started last; empty: none."""
+    explanation: builtins.str
+    """Cron: the schedule in words."""
+    @builtins.property
+    def options(self) -> struct_pb2.Struct:
+        """As in the definition."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: builtins.str = ...,
+        pipeline_name: builtins.str = ...,
+        namespace: builtins.str = ...,
+        trigger_index: builtins.int = ...,
+        type: TriggerType.ValueType = ...,
+        options: struct_pb2.Struct | None = ...,
+        next_at: builtins.int = ...,
+        last_fired_at: builtins.int = ...,
+        last_run_id: builtins.str = ...,
+        explanation: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["explanation", b"explanation", "last_fired_at", b"last_fired_at", "last_run_id", b"last_run_id", "namespace", b"namespace", "next_at", b"next_at", "options", b"options", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "trigger_index", b"trigger_index", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListTriggerEventsRequest(message.Message):
+    """Filters and page. Filters that are not empty must all hold."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    pipeline_id: builtins.str
+    """Only events of this pipeline."""
+    namespace: builtins.str
+    """Only events of this namespace."""
+    hook_id: builtins.str
+    """Only events of this hook."""
+    outcome: TriggerOutcome.ValueType
+    """Only events of which this came; UNSPECIFIED: any."""
+    page: builtins.int
+    """Page wanted, from 1; 0 means 1."""
+    page_size: builtins.int
+    """Items a page, at most 100; 0 means 20."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: builtins.str = ...,
+        namespace: builtins.str = ...,
+        hook_id: builtins.str = ...,
+        outcome: TriggerOutcome.ValueType = ...,
+        page: builtins.int = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook_id", b"hook_id", "namespace", b"namespace", "outcome", b"outcome", "page", b"page", "page_size", b"page_size", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListTriggerEventsResponse(message.Message):
+    """One page of the ledger."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    """Items that match, over all pages."""
+    @builtins.property
+    def events(self) -> containers.RepeatedCompositeFieldContainer[TriggerEvent]:
+        """The entries of this page."""
+
+    def __init__(
+        self,
+        *,
+        events: abc.Iterable[TriggerEvent] | None = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["events", b"events", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TriggerEvent(message.Message):
+    """One entry of the ledger."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TRIGGER_EVENT_ID_FIELD_NUMBER: builtins.int
+    AT_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    PIPELINE_NAME_FIELD_NUMBER: builtins.int
+    TRIGGER_INDEX_FIELD_NUMBER: builtins.int
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    DELIVERY_ID_FIELD_NUMBER: builtins.int
+    TICK_AT_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    trigger_event_id: builtins.str
+    """Id of the entry."""
+    at: builtins.int
+    """Unix seconds at which it was written."""
+    type: TriggerType.ValueType
+    """Kind of trigger."""
+    namespace: builtins.str
+    """Namespace."""
+    pipeline_id: builtins.str
+    """Pipeline; empty for a delivery that concerned none."""
+    pipeline_name: builtins.str
+    """Name of the pipeline."""
+    trigger_index: builtins.int
+    """Place of the trigger in the definition, from 0; -1 for none."""
+    hook_id: builtins.str
+    """Hook that took the delivery; empty for a tick."""
+    delivery_id: builtins.str
+    """Id of the delivery, as the sender gave it."""
+    tick_at: builtins.int
+    """Cron: unix seconds of the tick. 0 for a delivery."""
+    outcome: TriggerOutcome.ValueType
+    """What came of it."""
+    reason: builtins.str
+    """Why, for people: the rule, the error, the entry it repeats."""
+    run_id: builtins.str
+    """Run it started; empty for none."""
+    summary: builtins.str
+    """What happened, in short: `push main 1a2b3c4`."""
+    def __init__(
+        self,
+        *,
+        trigger_event_id: builtins.str = ...,
+        at: builtins.int = ...,
+        type: TriggerType.ValueType = ...,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        pipeline_name: builtins.str = ...,
+        trigger_index: builtins.int = ...,
+        hook_id: builtins.str = ...,
+        delivery_id: builtins.str = ...,
+        tick_at: builtins.int = ...,
+        outcome: TriggerOutcome.ValueType = ...,
+        reason: builtins.str = ...,
+        run_id: builtins.str = ...,
+        summary: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["at", b"at", "delivery_id", b"delivery_id", "hook_id", b"hook_id", "namespace", b"namespace", "outcome", b"outcome", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "reason", b"reason", "run_id", b"run_id", "summary", b"summary", "tick_at", b"tick_at", "trigger_event_id", b"trigger_event_id", "trigger_index", b"trigger_index", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListConcurrencyRequest(message.Message):
+    """Filters."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Only keys of this namespace. Empty: all."""
+    key: builtins.str
+    """Only this key. Empty: all."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        key: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListConcurrencyResponse(message.Message):
+    """The keys."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def keys(self) -> containers.RepeatedCompositeFieldContainer[ConcurrencyKey]:
+        """Keys that are held or waited for."""
+
+    def __init__(
+        self,
+        *,
+        keys: abc.Iterable[ConcurrencyKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ConcurrencyKey(message.Message):
+    """One key."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    HOLDERS_FIELD_NUMBER: builtins.int
+    WAITERS_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """Namespace."""
+    key: builtins.str
+    """The key."""
+    @builtins.property
+    def holders(self) -> containers.RepeatedCompositeFieldContainer[ConcurrencyClaim]:
+        """Jobs that hold it."""
+
+    @builtins.property
+    def waiters(self) -> containers.RepeatedCompositeFieldContainer[ConcurrencyClaim]:
+        """Jobs that wait for it, the next first."""
+
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        key: builtins.str = ...,
+        holders: abc.Iterable[ConcurrencyClaim] | None = ...,
+        waiters: abc.Iterable[ConcurrencyClaim] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holders", b"holders", "key", b"key", "namespace", b"namespace", "waiters", b"waiters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ConcurrencyClaim(message.Message):
+    """A job that holds a key, or waits for it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_RUN_ID_FIELD_NUMBER: builtins.int
+    JOB_NAME_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    PIPELINE_NAME_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    job_run_id: builtins.str
+    """The job run."""
+    job_name: builtins.str
+    """Its name."""
+    run_id: builtins.str
+    """Its run."""
+    pipeline_id: builtins.str
+    """Pipeline of the run."""
+    pipeline_name: builtins.str
+    """Name of the pipeline."""
+    since: builtins.int
+    """Unix seconds since when it holds it or waits."""
+    limit: builtins.int
+    """How many it lets hold the key at a time."""
+    def __init__(
+        self,
+        *,
+        job_run_id: builtins.str = ...,
+        job_name: builtins.str = ...,
+        run_id: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        pipeline_name: builtins.str = ...,
+        since: builtins.int = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_name", b"job_name", "job_run_id", b"job_run_id", "limit", b"limit", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "run_id", b"run_id", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListDeploymentsRequest(message.Message):
+    """Filters and page. Filters that are not empty must all hold."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    pipeline_id: builtins.str
+    """Only deployments of this pipeline."""
+    namespace: builtins.str
+    """Only deployments of this namespace."""
+    run_id: builtins.str
+    """Only deployments of this run."""
+    target: builtins.str
+    """Only deployments to this target."""
+    page: builtins.int
+    """Page wanted, from 1; 0 means 1."""
+    page_size: builtins.int
+    """Items a page, at most 100; 0 means 20."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: builtins.str = ...,
+        namespace: builtins.str = ...,
+        run_id: builtins.str = ...,
+        target: builtins.str = ...,
+        page: builtins.int = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["namespace", b"namespace", "page", b"page", "page_size", b"page_size", "pipeline_id", b"pipeline_id", "run_id", b"run_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListDeploymentsResponse(message.Message):
+    """One page of deployments."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEPLOYMENTS_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    """Items that match, over all pages."""
+    @builtins.property
+    def deployments(self) -> containers.RepeatedCompositeFieldContainer[DeploymentDetail]:
+        """The deployments of this page."""
+
+    def __init__(
+        self,
+        *,
+        deployments: abc.Iterable[DeploymentDetail] | None = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deployments", b"deployments", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeploymentDetail(message.Message):
+    """A step `target` that has ended."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    PIPELINE_NAME_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    JOB_NAME_FIELD_NUMBER: builtins.int
+    STEP_RUN_ID_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    COMMIT_SHA_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    FINISHED_AT_FIELD_NUMBER: builtins.int
+    TRIGGERED_BY_FIELD_NUMBER: builtins.int
+    deployment_id: builtins.str
+    """Id of the deployment."""
+    namespace: builtins.str
+    """Namespace."""
+    pipeline_id: builtins.str
+    """Pipeline."""
+    pipeline_name: builtins.str
+    """Name of the pipeline."""
+    run_id: builtins.str
+    """Run."""
+    job_name: builtins.str
+    """Name of the job run."""
+    step_run_id: builtins.str
+    """Step run."""
+    type: builtins.str
+    """Kind of target: `k8s`, `s3`, `command`."""
+    target: builtins.str
+    """Name of the target, as its config names it; else the name of the job."""
+    commit_sha: builtins.str
+    """Commit of the run."""
+    status: PipelineStatus.ValueType
+    """How it ended."""
+    finished_at: builtins.int
+    """Unix seconds at which it ended."""
+    triggered_by: builtins.str
+    """Who triggered the run."""
+    def __init__(
+        self,
+        *,
+        deployment_id: builtins.str = ...,
+        namespace: builtins.str = ...,
+        pipeline_id: builtins.str = ...,
+        pipeline_name: builtins.str = ...,
+        run_id: builtins.str = ...,
+        job_name: builtins.str = ...,
+        step_run_id: builtins.str = ...,
+        type: builtins.str = ...,
+        target: builtins.str = ...,
+        commit_sha: builtins.str = ...,
+        status: PipelineStatus.ValueType = ...,
+        finished_at: builtins.int = ...,
+        triggered_by: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["commit_sha", b"commit_sha", "deployment_id", b"deployment_id", "finished_at", b"finished_at", "job_name", b"job_name", "namespace", b"namespace", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "run_id", b"run_id", "status", b"status", "step_run_id", b"step_run_id", "target", b"target", "triggered_by", b"triggered_by", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListNotificationsRequest(message.Message):
+    """Filters and page. Filters that are not empty must all hold."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    pipeline_id: builtins.str
+    """Only notifications of this pipeline."""
+    run_id: builtins.str
+    """Only notifications of this run."""
+    page: builtins.int
+    """Page wanted, from 1; 0 means 1."""
+    page_size: builtins.int
+    """Items a page, at most 100; 0 means 20."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        page: builtins.int = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page", b"page", "page_size", b"page_size", "pipeline_id", b"pipeline_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListNotificationsResponse(message.Message):
+    """One page of notifications."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NOTIFICATIONS_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    """Items that match, over all pages."""
+    @builtins.property
+    def notifications(self) -> containers.RepeatedCompositeFieldContainer[NotificationDetail]:
+        """The notifications of this page."""
+
+    def __init__(
+        self,
+        *,
+        notifications: abc.Iterable[NotificationDetail] | None = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["notifications", b"notifications", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NotificationDetail(message.Message):
+    """A notification and its deliveries."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NOTIFICATION_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    JOB_NAME_FIELD_NUMBER: builtins.int
+    PLUGIN_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    CREATED_AT_FIELD_NUMBER: builtins.int
+    NEXT_AT_FIELD_NUMBER: builtins.int
+    notification_id: builtins.str
+    """Id of the notification."""
+    run_id: builtins.str
+    """Run."""
+    job_name: builtins.str
+    """Job whose end it tells."""
+    plugin: builtins.str
+    """Channel, e.g. `slack`."""
+    outcome: builtins.str
+    """`success` or `failure`."""
+    state: builtins.str
+    """`pending`, `sent` or `failed` (given up)."""
+    created_at: builtins.int
+    """Unix seconds at which it was queued."""
+    next_at: builtins.int
+    """Unix seconds of the next attempt; 0: none."""
+    @builtins.property
+    def attempts(self) -> containers.RepeatedCompositeFieldContainer[NotificationAttempt]:
+        """Attempts so far, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        notification_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        job_name: builtins.str = ...,
+        plugin: builtins.str = ...,
+        outcome: builtins.str = ...,
+        state: builtins.str = ...,
+        attempts: abc.Iterable[NotificationAttempt] | None = ...,
+        created_at: builtins.int = ...,
+        next_at: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempts", b"attempts", "created_at", b"created_at", "job_name", b"job_name", "next_at", b"next_at", "notification_id", b"notification_id", "outcome", b"outcome", "plugin", b"plugin", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NotificationAttempt(message.Message):
+    """One attempt to deliver."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    DELIVERED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    DURATION_MS_FIELD_NUMBER: builtins.int
+    at: builtins.int
+    """Unix seconds."""
+    delivered: builtins.bool
+    """Whether it was delivered."""
+    error: builtins.str
+    """Why not, for people; never the address or the answer."""
+    duration_ms: builtins.int
+    """How long it took."""
+    def __init__(
+        self,
+        *,
+        at: builtins.int = ...,
+        delivered: builtins.bool = ...,
+        error: builtins.str = ...,
+        duration_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["at", b"at", "delivered", b"delivered", "duration_ms", b"duration_ms", "error", b"error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -100,6 +100,56 @@ class PipelineServiceStub:
                 request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ApplyPipelineRequest.SerializeToString,
                 response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ApplyPipelineResponse.FromString,
                 _registered_method=True)
+        self.ValidatePipeline = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ValidatePipeline',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ValidatePipelineRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ValidatePipelineResponse.FromString,
+                _registered_method=True)
+        self.GetPipelineSchema = channel.unary_unary(
+                '/pipeline.v1.PipelineService/GetPipelineSchema',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.GetPipelineSchemaRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.GetPipelineSchemaResponse.FromString,
+                _registered_method=True)
+        self.RetryPipelineRun = channel.unary_unary(
+                '/pipeline.v1.PipelineService/RetryPipelineRun',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryPipelineRunRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryPipelineRunResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ListApprovals',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.DecideApproval = channel.unary_unary(
+                '/pipeline.v1.PipelineService/DecideApproval',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.DecideApprovalRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.DecideApprovalResponse.FromString,
+                _registered_method=True)
+        self.ListTriggers = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ListTriggers',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggersRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggersResponse.FromString,
+                _registered_method=True)
+        self.ListTriggerEvents = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ListTriggerEvents',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggerEventsRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggerEventsResponse.FromString,
+                _registered_method=True)
+        self.ListConcurrency = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ListConcurrency',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListConcurrencyRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListConcurrencyResponse.FromString,
+                _registered_method=True)
+        self.ListDeployments = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ListDeployments',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListDeploymentsRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListDeploymentsResponse.FromString,
+                _registered_method=True)
+        self.ListNotifications = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ListNotifications',
+                request_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListNotificationsRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListNotificationsResponse.FromString,
+                _registered_method=True)
 
 
 class PipelineServiceServicer:
@@ -210,6 +260,84 @@ class PipelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidatePipeline(self, request, context):
+        """ValidatePipeline answers what ApplyPipeline would find, without storing anything. Faults are an answer here, not an
+        error: the call fails only when it cannot be carried out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPipelineSchema(self, request, context):
+        """GetPipelineSchema answers the JSON Schema of pipeline documents, for editors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryPipelineRun(self, request, context):
+        """RetryPipelineRun runs again what a run that has ended left undone, or all of it: new attempts side by side with the
+        old ones, with the definition, variables and commit of the run. Gates that stand before or after it are asked again.
+        FAILED_PRECONDITION, reason INVALID_TRANSITION: the run has not ended, or nothing of it can be retried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """ListApprovals answers the gates that were reached, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideApproval(self, request, context):
+        """DecideApproval takes the vote of the caller at a gate. One refusal decides it; as many approvals as it needs do.
+        Idempotent: the same vote of the same caller answers with the gate as it is.
+        PERMISSION_DENIED "not an approver": the gate names others, or the caller started the run and the gate separates the
+        two. FAILED_PRECONDITION "approval already decided": by others, or otherwise; also when `spec_digest` or `commit_sha`
+        is given and not that of the gate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTriggers(self, request, context):
+        """ListTriggers answers the schedules and event triggers of pipelines, with when a schedule is due next.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTriggerEvents(self, request, context):
+        """ListTriggerEvents answers the ledger of everything that could have started a run, and what came of it; the newest
+        first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConcurrency(self, request, context):
+        """ListConcurrency answers the concurrency keys that are held or waited for, with who holds them and who waits, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeployments(self, request, context):
+        """ListDeployments answers which run brought which commit to which target, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotifications(self, request, context):
+        """ListNotifications answers the notifications of runs and how their delivery went, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PipelineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -272,6 +400,56 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     servicer.ApplyPipeline,
                     request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ApplyPipelineRequest.FromString,
                     response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ApplyPipelineResponse.SerializeToString,
+            ),
+            'ValidatePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidatePipeline,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ValidatePipelineRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ValidatePipelineResponse.SerializeToString,
+            ),
+            'GetPipelineSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPipelineSchema,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.GetPipelineSchemaRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.GetPipelineSchemaResponse.SerializeToString,
+            ),
+            'RetryPipelineRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryPipelineRun,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryPipelineRunRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryPipelineRunResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'DecideApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideApproval,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.DecideApprovalRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.DecideApprovalResponse.SerializeToString,
+            ),
+            'ListTriggers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTriggers,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggersRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggersResponse.SerializeToString,
+            ),
+            'ListTriggerEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTriggerEvents,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggerEventsRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggerEventsResponse.SerializeToString,
+            ),
+            'ListConcurrency': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConcurrency,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListConcurrencyRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListConcurrencyResponse.SerializeToString,
+            ),
+            'ListDeployments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeployments,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListDeploymentsRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListDeploymentsResponse.SerializeToString,
+            ),
+            'ListNotifications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotifications,
+                    request_deserializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListNotificationsRequest.FromString,
+                    response_serializer=arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListNotificationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -604,6 +782,276 @@ class PipelineService:
             '/pipeline.v1.PipelineService/ApplyPipeline',
             arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ApplyPipelineRequest.SerializeToString,
             arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ApplyPipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidatePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ValidatePipeline',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ValidatePipelineRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ValidatePipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPipelineSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/GetPipelineSchema',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.GetPipelineSchemaRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.GetPipelineSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryPipelineRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/RetryPipelineRun',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryPipelineRunRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryPipelineRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ListApprovals',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListApprovalsRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/DecideApproval',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.DecideApprovalRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.DecideApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTriggers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ListTriggers',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggersRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTriggerEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ListTriggerEvents',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggerEventsRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListTriggerEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConcurrency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ListConcurrency',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListConcurrencyRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListConcurrencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeployments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ListDeployments',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListDeploymentsRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListDeploymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ListNotifications',
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListNotificationsRequest.SerializeToString,
+            arcentra__api_dot_pipeline_dot_v1_dot_pipeline__pb2.ListNotificationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

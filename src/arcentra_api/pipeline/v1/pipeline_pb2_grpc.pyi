@@ -74,6 +74,38 @@ class PipelineServiceStub:
     repetition changes nothing and says so.
     INVALID_ARGUMENT: every fault of the document at once, with its path, line and column.
     """
+    ValidatePipeline: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ValidatePipelineRequest, _pipeline_pb2.ValidatePipelineResponse]
+    """ValidatePipeline answers what ApplyPipeline would find, without storing anything. Faults are an answer here, not an
+    error: the call fails only when it cannot be carried out.
+    """
+    GetPipelineSchema: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.GetPipelineSchemaRequest, _pipeline_pb2.GetPipelineSchemaResponse]
+    """GetPipelineSchema answers the JSON Schema of pipeline documents, for editors."""
+    RetryPipelineRun: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.RetryPipelineRunRequest, _pipeline_pb2.RetryPipelineRunResponse]
+    """RetryPipelineRun runs again what a run that has ended left undone, or all of it: new attempts side by side with the
+    old ones, with the definition, variables and commit of the run. Gates that stand before or after it are asked again.
+    FAILED_PRECONDITION, reason INVALID_TRANSITION: the run has not ended, or nothing of it can be retried.
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListApprovalsRequest, _pipeline_pb2.ListApprovalsResponse]
+    """ListApprovals answers the gates that were reached, the newest first."""
+    DecideApproval: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.DecideApprovalRequest, _pipeline_pb2.DecideApprovalResponse]
+    """DecideApproval takes the vote of the caller at a gate. One refusal decides it; as many approvals as it needs do.
+    Idempotent: the same vote of the same caller answers with the gate as it is.
+    PERMISSION_DENIED "not an approver": the gate names others, or the caller started the run and the gate separates the
+    two. FAILED_PRECONDITION "approval already decided": by others, or otherwise; also when `spec_digest` or `commit_sha`
+    is given and not that of the gate.
+    """
+    ListTriggers: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListTriggersRequest, _pipeline_pb2.ListTriggersResponse]
+    """ListTriggers answers the schedules and event triggers of pipelines, with when a schedule is due next."""
+    ListTriggerEvents: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListTriggerEventsRequest, _pipeline_pb2.ListTriggerEventsResponse]
+    """ListTriggerEvents answers the ledger of everything that could have started a run, and what came of it; the newest
+    first.
+    """
+    ListConcurrency: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListConcurrencyRequest, _pipeline_pb2.ListConcurrencyResponse]
+    """ListConcurrency answers the concurrency keys that are held or waited for, with who holds them and who waits, in order."""
+    ListDeployments: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListDeploymentsRequest, _pipeline_pb2.ListDeploymentsResponse]
+    """ListDeployments answers which run brought which commit to which target, the newest first."""
+    ListNotifications: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListNotificationsRequest, _pipeline_pb2.ListNotificationsResponse]
+    """ListNotifications answers the notifications of runs and how their delivery went, the newest first."""
 
 class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
     """PipelineService is for people and programs that define, run and watch pipelines. Reading needs role `viewer`,
@@ -202,5 +234,97 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         repetition changes nothing and says so.
         INVALID_ARGUMENT: every fault of the document at once, with its path, line and column.
         """
+
+    @_abc_1.abstractmethod
+    def ValidatePipeline(
+        self,
+        request: _pipeline_pb2.ValidatePipelineRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.ValidatePipelineRequest, _abc.Awaitable[_pipeline_pb2.ValidatePipelineResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.ValidatePipelineResponse]:
+        """ValidatePipeline answers what ApplyPipeline would find, without storing anything. Faults are an answer here, not an
+        error: the call fails only when it cannot be carried out.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPipelineSchema(
+        self,
+        request: _pipeline_pb2.GetPipelineSchemaRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.GetPipelineSchemaRequest, _abc.Awaitable[_pipeline_pb2.GetPipelineSchemaResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.GetPipelineSchemaResponse]:
+        """GetPipelineSchema answers the JSON Schema of pipeline documents, for editors."""
+
+    @_abc_1.abstractmethod
+    def RetryPipelineRun(
+        self,
+        request: _pipeline_pb2.RetryPipelineRunRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.RetryPipelineRunRequest, _abc.Awaitable[_pipeline_pb2.RetryPipelineRunResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.RetryPipelineRunResponse]:
+        """RetryPipelineRun runs again what a run that has ended left undone, or all of it: new attempts side by side with the
+        old ones, with the definition, variables and commit of the run. Gates that stand before or after it are asked again.
+        FAILED_PRECONDITION, reason INVALID_TRANSITION: the run has not ended, or nothing of it can be retried.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _pipeline_pb2.ListApprovalsRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.ListApprovalsRequest, _abc.Awaitable[_pipeline_pb2.ListApprovalsResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.ListApprovalsResponse]:
+        """ListApprovals answers the gates that were reached, the newest first."""
+
+    @_abc_1.abstractmethod
+    def DecideApproval(
+        self,
+        request: _pipeline_pb2.DecideApprovalRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.DecideApprovalRequest, _abc.Awaitable[_pipeline_pb2.DecideApprovalResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.DecideApprovalResponse]:
+        """DecideApproval takes the vote of the caller at a gate. One refusal decides it; as many approvals as it needs do.
+        Idempotent: the same vote of the same caller answers with the gate as it is.
+        PERMISSION_DENIED "not an approver": the gate names others, or the caller started the run and the gate separates the
+        two. FAILED_PRECONDITION "approval already decided": by others, or otherwise; also when `spec_digest` or `commit_sha`
+        is given and not that of the gate.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTriggers(
+        self,
+        request: _pipeline_pb2.ListTriggersRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.ListTriggersRequest, _abc.Awaitable[_pipeline_pb2.ListTriggersResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.ListTriggersResponse]:
+        """ListTriggers answers the schedules and event triggers of pipelines, with when a schedule is due next."""
+
+    @_abc_1.abstractmethod
+    def ListTriggerEvents(
+        self,
+        request: _pipeline_pb2.ListTriggerEventsRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.ListTriggerEventsRequest, _abc.Awaitable[_pipeline_pb2.ListTriggerEventsResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.ListTriggerEventsResponse]:
+        """ListTriggerEvents answers the ledger of everything that could have started a run, and what came of it; the newest
+        first.
+        """
+
+    @_abc_1.abstractmethod
+    def ListConcurrency(
+        self,
+        request: _pipeline_pb2.ListConcurrencyRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.ListConcurrencyRequest, _abc.Awaitable[_pipeline_pb2.ListConcurrencyResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.ListConcurrencyResponse]:
+        """ListConcurrency answers the concurrency keys that are held or waited for, with who holds them and who waits, in order."""
+
+    @_abc_1.abstractmethod
+    def ListDeployments(
+        self,
+        request: _pipeline_pb2.ListDeploymentsRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.ListDeploymentsRequest, _abc.Awaitable[_pipeline_pb2.ListDeploymentsResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.ListDeploymentsResponse]:
+        """ListDeployments answers which run brought which commit to which target, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ListNotifications(
+        self,
+        request: _pipeline_pb2.ListNotificationsRequest,
+        context: _aio.ServicerContext[_pipeline_pb2.ListNotificationsRequest, _abc.Awaitable[_pipeline_pb2.ListNotificationsResponse]],
+    ) -> _abc.Awaitable[_pipeline_pb2.ListNotificationsResponse]:
+        """ListNotifications answers the notifications of runs and how their delivery went, the newest first."""
 
 def add_PipelineServiceServicer_to_server(servicer: PipelineServiceServicer, server: _aio.Server) -> None: ...

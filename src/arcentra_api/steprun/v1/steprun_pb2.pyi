@@ -478,6 +478,46 @@ class StepRunDetail(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class OutputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @typing.final
+    class SecretsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STEP_RUN_ID_FIELD_NUMBER: builtins.int
     PIPELINE_ID_FIELD_NUMBER: builtins.int
     PIPELINE_RUN_ID_FIELD_NUMBER: builtins.int
@@ -514,6 +554,8 @@ class StepRunDetail(message.Message):
     FAILURE_REASON_FIELD_NUMBER: builtins.int
     LOG_SIZE_FIELD_NUMBER: builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
     step_run_id: builtins.str
     """Id of the step run."""
     pipeline_id: builtins.str
@@ -602,6 +644,14 @@ class StepRunDetail(message.Message):
     def plugins(self) -> containers.RepeatedCompositeFieldContainer[PluginInfo]:
         """Plugins it needs, with version and checksum."""
 
+    @builtins.property
+    def outputs(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Outputs it wrote."""
+
+    @builtins.property
+    def secrets(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Secrets it gets: name of the environment variable to name of the secret. Never values."""
+
     def __init__(
         self,
         *,
@@ -641,10 +691,12 @@ class StepRunDetail(message.Message):
         failure_reason: builtins.str = ...,
         log_size: builtins.int = ...,
         cancel_requested: builtins.bool = ...,
+        outputs: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent_selector", b"agent_selector", "args", b"args"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "agent_id", b"agent_id", "agent_labels", b"agent_labels", "agent_selector", b"agent_selector", "args", b"args", "artifacts", b"artifacts", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "continue_on_error", b"continue_on_error", "created_at", b"created_at", "created_by", b"created_by", "duration", b"duration", "env", b"env", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "finished_at", b"finished_at", "image", b"image", "job_id", b"job_id", "job_name", b"job_name", "log_size", b"log_size", "metrics", b"metrics", "pipeline_id", b"pipeline_id", "pipeline_run_id", b"pipeline_run_id", "plugins", b"plugins", "run_on_agent", b"run_on_agent", "started_at", b"started_at", "status", b"status", "step_index", b"step_index", "step_name", b"step_name", "step_run_id", b"step_run_id", "timeout", b"timeout", "uses", b"uses", "waiting_reason", b"waiting_reason", "when", b"when", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "agent_id", b"agent_id", "agent_labels", b"agent_labels", "agent_selector", b"agent_selector", "args", b"args", "artifacts", b"artifacts", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "continue_on_error", b"continue_on_error", "created_at", b"created_at", "created_by", b"created_by", "duration", b"duration", "env", b"env", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "finished_at", b"finished_at", "image", b"image", "job_id", b"job_id", "job_name", b"job_name", "log_size", b"log_size", "metrics", b"metrics", "outputs", b"outputs", "pipeline_id", b"pipeline_id", "pipeline_run_id", b"pipeline_run_id", "plugins", b"plugins", "run_on_agent", b"run_on_agent", "secrets", b"secrets", "started_at", b"started_at", "status", b"status", "step_index", b"step_index", "step_name", b"step_name", "step_run_id", b"step_run_id", "timeout", b"timeout", "uses", b"uses", "waiting_reason", b"waiting_reason", "when", b"when", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -217,6 +217,7 @@ class StreamStepRunStatusResponse(message.Message):
     DURATION_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
     EVENT_ID_FIELD_NUMBER: builtins.int
+    WAITING_REASON_FIELD_NUMBER: builtins.int
     step_run_id: builtins.str
     """The step run."""
     pipeline_id: builtins.str
@@ -245,6 +246,8 @@ class StreamStepRunStatusResponse(message.Message):
     """Milliseconds from start to end, while it runs to this message; 0 before the start."""
     event_id: builtins.str
     """Cursor of this message, for `after_event_id`. A message of the current state carries the cursor of the state."""
+    waiting_reason: builtins.str
+    """Why it waits, values as in steprun.v1.StepRunDetail; empty when it does not."""
     @builtins.property
     def metrics(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Measurements its agent reported, name to number."""
@@ -267,10 +270,11 @@ class StreamStepRunStatusResponse(message.Message):
         duration: builtins.int = ...,
         metrics: abc.Mapping[builtins.str, builtins.str] | None = ...,
         event_id: builtins.str = ...,
+        waiting_reason: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "duration", b"duration", "error_message", b"error_message", "event_id", b"event_id", "exit_code", b"exit_code", "job_id", b"job_id", "job_name", b"job_name", "metrics", b"metrics", "pipeline_id", b"pipeline_id", "pipeline_run_id", b"pipeline_run_id", "previous_status", b"previous_status", "status", b"status", "step_name", b"step_name", "step_run_id", b"step_run_id", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "duration", b"duration", "error_message", b"error_message", "event_id", b"event_id", "exit_code", b"exit_code", "job_id", b"job_id", "job_name", b"job_name", "metrics", b"metrics", "pipeline_id", b"pipeline_id", "pipeline_run_id", b"pipeline_run_id", "previous_status", b"previous_status", "status", b"status", "step_name", b"step_name", "step_run_id", b"step_run_id", "timestamp", b"timestamp", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,6 +334,7 @@ class StreamJobStatusResponse(message.Message):
     CURRENT_STEP_INDEX_FIELD_NUMBER: builtins.int
     DURATION_FIELD_NUMBER: builtins.int
     EVENT_ID_FIELD_NUMBER: builtins.int
+    WAITING_REASON_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The job run."""
     job_name: builtins.str
@@ -358,6 +363,8 @@ class StreamJobStatusResponse(message.Message):
     """Milliseconds from start to end, while it runs to this message; 0 before the start."""
     event_id: builtins.str
     """Cursor of this message, for `after_event_id`. A message of the current state carries the cursor of the state."""
+    waiting_reason: builtins.str
+    """Why it waits, values as in pipeline.v1.JobRunDetail; empty when it does not."""
     def __init__(
         self,
         *,
@@ -375,10 +382,11 @@ class StreamJobStatusResponse(message.Message):
         current_step_index: builtins.int = ...,
         duration: builtins.int = ...,
         event_id: builtins.str = ...,
+        waiting_reason: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["completed_steps", b"completed_steps", "current_step_index", b"current_step_index", "duration", b"duration", "event_id", b"event_id", "failed_steps", b"failed_steps", "job_id", b"job_id", "job_name", b"job_name", "pipeline_id", b"pipeline_id", "pipeline_run_id", b"pipeline_run_id", "previous_status", b"previous_status", "running_steps", b"running_steps", "status", b"status", "timestamp", b"timestamp", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["completed_steps", b"completed_steps", "current_step_index", b"current_step_index", "duration", b"duration", "event_id", b"event_id", "failed_steps", b"failed_steps", "job_id", b"job_id", "job_name", b"job_name", "pipeline_id", b"pipeline_id", "pipeline_run_id", b"pipeline_run_id", "previous_status", b"previous_status", "running_steps", b"running_steps", "status", b"status", "timestamp", b"timestamp", "total_steps", b"total_steps", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,6 +576,26 @@ class StepRunStatusUpdate(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class OutputsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STEP_RUN_ID_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     EXIT_CODE_FIELD_NUMBER: builtins.int
@@ -577,6 +605,7 @@ class StepRunStatusUpdate(message.Message):
     ATTEMPT_FIELD_NUMBER: builtins.int
     FAILURE_REASON_FIELD_NUMBER: builtins.int
     LOG_SIZE_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
     step_run_id: builtins.str
     """The step run."""
     status: steprun_pb2.StepRunStatus.ValueType
@@ -601,6 +630,10 @@ class StepRunStatusUpdate(message.Message):
     """Bytes of log the step run produced, before compression; with a final status only. The log is complete when as many
     are stored.
     """
+    @builtins.property
+    def outputs(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Outputs, as in agent.v1.TaskStatus."""
+
     def __init__(
         self,
         *,
@@ -613,10 +646,11 @@ class StepRunStatusUpdate(message.Message):
         attempt: builtins.int = ...,
         failure_reason: builtins.str = ...,
         log_size: builtins.int | None = ...,
+        outputs: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "log_size", b"log_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "attempt", b"attempt", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "status", b"status", "step_run_id", b"step_run_id", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_log_size", b"_log_size", "attempt", b"attempt", "error_message", b"error_message", "exit_code", b"exit_code", "failure_reason", b"failure_reason", "lease_token", b"lease_token", "log_size", b"log_size", "outputs", b"outputs", "status", b"status", "step_run_id", b"step_run_id", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__log_size: _TypeAlias = typing.Literal["log_size"]  # noqa: Y015
     _WhichOneofArgType__log_size: _TypeAlias = typing.Literal["_log_size", b"_log_size"]  # noqa: Y015

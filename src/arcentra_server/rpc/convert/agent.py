@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from uuid import UUID
 
@@ -33,6 +34,9 @@ LARGEST_METRIC = 1_024  # characters of a name or a value
 LARGEST_LOG = 2**63 - 1  # bytes
 LARGEST_ARTIFACTS = 1_000
 LARGEST_CAPACITY = 10_000
+MOST_OUTPUTS = 100
+LARGEST_OUTPUTS = 64 * 1024  # bytes of their names and values
+_OUTPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 
 AnyReport = agent_pb2.TaskStatus | agent_pb2.ReportStepRunStatusRequest | stream_pb2.StepRunStatusUpdate
 
@@ -51,18 +55,41 @@ def report_from(message: AnyReport, agent_id: UUID, metrics: Mapping[str, str] |
     if step_id is None:
         raise NotLeased(NOT_LEASED)
     final = status is not StepStatus.RUNNING
+    error = clean(message.error_message, LARGEST_ERROR) if message.error_message else ""
+    reason = _REASONS.get(message.failure_reason)
+    outputs = dict(message.outputs) if final and message.outputs else {}
+    if wrong := wrong_outputs(outputs):
+        # The agent holds to these limits itself: outputs of another client are not stored in part, the step fails.
+        outputs, error = {}, error or wrong
+        if status is StepStatus.SUCCESS:
+            status, reason = StepStatus.FAILED, FailureReason.VALIDATION
     return StepReport(
         agent_id,
         step_id,
         status,
         message.exit_code,
-        clean(message.error_message, LARGEST_ERROR) if message.error_message else "",
-        _REASONS.get(message.failure_reason),
+        error,
+        reason,
         clean_metrics(metrics) if metrics else {},
         min(message.log_size, LARGEST_LOG) if final and message.HasField("log_size") else None,
+        outputs,
         message.attempt,
         message.lease_token,
     )
+
+
+def wrong_outputs(outputs: Mapping[str, str]) -> str:
+    """Return what is wrong with the outputs of a step, empty when nothing is."""
+    if len(outputs) > MOST_OUTPUTS:
+        return f"the step wrote {len(outputs)} outputs, more than {MOST_OUTPUTS}"
+    if sum(len(name.encode()) + len(value.encode()) for name, value in outputs.items()) > LARGEST_OUTPUTS:
+        return f"the outputs of the step have more than {LARGEST_OUTPUTS} bytes"
+    for name, value in outputs.items():
+        if not _OUTPUT.fullmatch(name):
+            return f"{name[:80]!r} is not the name of an output: letters, digits, _ and -, no digit first"
+        if "\0" in value:
+            return f"output {name} holds a NUL byte"
+    return ""
 
 
 def clean(text: str, longest: int) -> str:

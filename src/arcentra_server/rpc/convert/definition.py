@@ -1,7 +1,4 @@
-"""Definitions of pipelines between the contract and the domain, both ways.
-
-What the contract has and this version does not carry out yet is a fault at its path, never silently left out.
-"""
+"""Definitions of pipelines from the contract to the domain; `definition_out` has the way back."""
 
 from __future__ import annotations
 
@@ -13,61 +10,73 @@ from google.protobuf import struct_pb2
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
-from arcentra_server.domain.definition import DEFAULT_STAGE, GitSource, JobSpec, PipelineSpec, StageSpec, StepSpec
-from arcentra_server.domain.durations import format_duration
+from arcentra_server.domain.definition import (
+    DEFAULT_STAGE,
+    ApprovalSpec,
+    ArtifactSpec,
+    GitSource,
+    JobSpec,
+    ManualTrigger,
+    MatrixSpec,
+    NotificationSpec,
+    NotifySpec,
+    PipelineSpec,
+    RetrySpec,
+    SourceAuth,
+    StageSpec,
+    StepSpec,
+    TargetSpec,
+    TriggerSpec,
+)
 from arcentra_server.domain.selectors import Operator, Selector, Term
-from arcentra_server.rpc.convert.fields import NOT_AVAILABLE, Findings
+from arcentra_server.rpc.convert.fields import Findings
+from arcentra_server.rpc.convert.part_reader import gate_of, trigger_of
+from arcentra_server.rpc.convert.shapes import GATE, OPTIONS
+from arcentra_server.rpc.convert.struct_fields import StructFields, check_nul, plain, plain_struct
 
 AnySelector = pipeline_pb2.AgentSelector | steprun_pb2.AgentSelector | agent_pb2.AgentSelector
 """One message, declared in each package that uses it."""
 
 AnyExpression = pipeline_pb2.LabelExpression | steprun_pb2.LabelExpression | agent_pb2.LabelExpression
+AnyArtifact = pipeline_pb2.ArtifactConfig | steprun_pb2.ArtifactConfig
 
-EXACT_INTEGERS = 2**53
-"""Up to here every integer is a double, which is all that a Struct holds."""
-
-NO_AUTH = "credentials of a source are not available in this version: use a repository that needs none"
+TRIGGERS = {
+    pipeline_pb2.TRIGGER_TYPE_MANUAL: "manual",
+    pipeline_pb2.TRIGGER_TYPE_CRON: "cron",
+    pipeline_pb2.TRIGGER_TYPE_EVENT: "event",
+}
 
 
 def spec_from_proto(
-    variables: Mapping[str, str],
-    stages: Sequence[pipeline_pb2.Stage],
-    jobs: Sequence[pipeline_pb2.Job],
-    findings: Findings,
+    request: pipeline_pb2.CreatePipelineRequest | pipeline_pb2.UpdatePipelineRequest, findings: Findings
 ) -> PipelineSpec:
     """Read a definition, which has stages or jobs. That it has neither is left to `check_pipeline`."""
-    if stages and jobs:
+    if request.stages and request.jobs:
         findings.add("jobs", "give stages or jobs, not both")
-    if jobs and not stages:
-        return PipelineSpec((StageSpec(DEFAULT_STAGE, _jobs(jobs, "", findings)),), dict(variables), jobs_only=True)
+    jobs_only = bool(request.jobs) and not request.stages
+    if jobs_only:
+        stages: tuple[StageSpec, ...] = (StageSpec(DEFAULT_STAGE, _jobs(request.jobs, "", findings)),)
+    else:
+        stages = tuple(_stage(stage, f"stages[{index}].", findings) for index, stage in enumerate(request.stages))
     return PipelineSpec(
-        tuple(_stage(stage, f"stages[{index}].", findings) for index, stage in enumerate(stages)), dict(variables)
+        stages=stages,
+        variables=dict(request.variables),
+        jobs_only=jobs_only,
+        timeout_ms=findings.duration(request.timeout, "timeout"),
+        triggers=tuple(
+            _trigger(trigger, f"triggers[{index}]", findings) for index, trigger in enumerate(request.triggers)
+        ),
     )
-
-
-def check_triggers(triggers: Iterable[pipeline_pb2.Trigger], findings: Findings) -> None:
-    """Note what is wrong with triggers. A manual one adds nothing: every pipeline can be triggered by a call."""
-    for index, trigger in enumerate(triggers):
-        path = f"triggers[{index}]"
-        if trigger.type == pipeline_pb2.TRIGGER_TYPE_MANUAL:
-            if trigger.options.fields:
-                findings.add(f"{path}.options", "a manual trigger has none")
-        elif trigger.type in (pipeline_pb2.TRIGGER_TYPE_CRON, pipeline_pb2.TRIGGER_TYPE_EVENT):
-            name = pipeline_pb2.TriggerType.Name(trigger.type).removeprefix("TRIGGER_TYPE_")
-            findings.add(f"{path}.type", f"{name} {NOT_AVAILABLE}")
-        else:
-            findings.add(f"{path}.type", f"{trigger.type} is not a known value" if trigger.type else "is required")
 
 
 def step_from_proto(
     message: pipeline_pb2.Step | steprun_pb2.CreateStepRunRequest, name: str, prefix: str, findings: Findings
 ) -> StepSpec:
     """Read a step; `prefix` is the path of its fields, empty or with a dot at its end."""
-    if message.when:
-        findings.add(f"{prefix}when", NOT_AVAILABLE)
     selector = None
     if message.HasField("agent_selector"):
         selector = selector_from_proto(message.agent_selector, f"{prefix}agent_selector", findings)
+    artifacts: Sequence[AnyArtifact] = message.artifacts
     return StepSpec(
         name=name,
         uses=message.uses,
@@ -78,6 +87,10 @@ def step_from_proto(
         timeout_ms=findings.duration(message.timeout, f"{prefix}timeout"),
         selector=selector,
         run_on_agent=message.run_on_agent,
+        when=findings.text(message.when, f"{prefix}when"),
+        image=findings.text(message.image, f"{prefix}image"),
+        artifacts=tuple(_artifact(artifact) for artifact in artifacts),
+        secrets=dict(message.secrets),
     )
 
 
@@ -100,55 +113,30 @@ def label_terms(labels: Mapping[str, str], path: str, findings: Findings) -> lis
 
 def args_from_proto(struct: struct_pb2.Struct, path: str, findings: Findings) -> dict[str, Any]:
     """Read free-form arguments; their size is for `check_args` to judge."""
-    args = {key: _value(value) for key, value in struct.fields.items()}
-    if holds_nul(args):
-        findings.add(path, "args hold a NUL character")
+    args = plain_struct(struct)
+    check_nul(args, path, findings)
     return args
 
 
-def number(value: float) -> float | int:
-    """Return an integer for a number that is one, so that `3` does not become `3.0` on its way."""
-    return int(value) if value.is_integer() and abs(value) <= EXACT_INTEGERS else value
+def keeping_days(expire: bool, days: int) -> int | None:
+    """Return how long an artifact is kept, None for as long as the server has it."""
+    return days if expire and days else None
 
 
-def holds_nul(value: Any) -> bool:
-    """Answer whether any text in JSON data holds a NUL, which the database cannot store."""
-    match value:
-        case str():
-            return "\0" in value
-        case dict():
-            return any("\0" in key or holds_nul(item) for key, item in value.items())
-        case list():
-            return any(holds_nul(item) for item in value)
-    return False
-
-
-def stages_to_proto(spec: PipelineSpec) -> list[pipeline_pb2.Stage]:
-    """Return the stages of a definition that was written with stages, else nothing."""
-    if spec.jobs_only:
-        return []
-    return [pipeline_pb2.Stage(name=stage.name, jobs=[_job_to(job) for job in stage.jobs]) for stage in spec.stages]
-
-
-def jobs_to_proto(spec: PipelineSpec) -> list[pipeline_pb2.Job]:
-    """Return the jobs of a definition that was written without stages, else nothing."""
-    return [_job_to(job) for stage in spec.stages for job in stage.jobs] if spec.jobs_only else []
-
-
-def write_selector(message: AnySelector, selector: Selector) -> None:
-    """Write a selector into a message, where it is present afterwards even without terms."""
-    message.SetInParent()
-    for term in selector.terms:
-        if term.operator is Operator.IN and len(term.values) == 1 and term.key not in message.match_labels:
-            message.match_labels[term.key] = term.values[0]
-        else:
-            message.match_expressions.add(key=term.key, operator=term.operator.value, values=term.values)
+def _trigger(message: pipeline_pb2.Trigger, path: str, findings: Findings) -> TriggerSpec:
+    kind = TRIGGERS.get(message.type)
+    if kind is None:
+        findings.add(f"{path}.type", f"{message.type} is not a known value" if message.type else "is required")
+        return ManualTrigger()
+    return trigger_of(kind, StructFields(findings, message.options, f"{path}.options", OPTIONS[kind]))
 
 
 def _stage(message: pipeline_pb2.Stage, prefix: str, findings: Findings) -> StageSpec:
-    if message.approval.required:
-        findings.add(f"{prefix}approval.required", NOT_AVAILABLE)
-    return StageSpec(message.name, _jobs(message.jobs, prefix, findings))
+    return StageSpec(
+        message.name,
+        _jobs(message.jobs, prefix, findings),
+        _approval(message.approval, f"{prefix}approval", findings) if message.HasField("approval") else None,
+    )
 
 
 def _jobs(messages: Iterable[pipeline_pb2.Job], prefix: str, findings: Findings) -> tuple[JobSpec, ...]:
@@ -156,17 +144,9 @@ def _jobs(messages: Iterable[pipeline_pb2.Job], prefix: str, findings: Findings)
 
 
 def _job(message: pipeline_pb2.Job, prefix: str, findings: Findings) -> JobSpec:
-    unavailable = {
-        "concurrency": bool(message.concurrency),
-        "approval.required": message.approval.required,
-        "target": message.HasField("target"),
-        "notify": message.HasField("notify"),
-    }
-    for name, is_set in unavailable.items():
-        if is_set:
-            findings.add(prefix + name, NOT_AVAILABLE)
+    has = message.HasField
     selector = None
-    if message.HasField("agent_selector"):
+    if has("agent_selector"):
         selector = selector_from_proto(message.agent_selector, f"{prefix}agent_selector", findings)
     return JobSpec(
         name=message.name,
@@ -177,62 +157,95 @@ def _job(message: pipeline_pb2.Job, prefix: str, findings: Findings) -> JobSpec:
         description=findings.text(message.description, f"{prefix}description"),
         env=dict(message.env),
         timeout_ms=findings.duration(message.timeout, f"{prefix}timeout"),
-        source=_source(message.source, f"{prefix}source.", findings) if message.HasField("source") else None,
+        source=_source(message.source, f"{prefix}source.", findings) if has("source") else None,
         selector=selector,
+        depends_on=tuple(message.depends_on),
+        when=findings.text(message.when, f"{prefix}when"),
+        retry=_retry(message.retry, f"{prefix}retry.", findings) if has("retry") else None,
+        priority=message.priority,
+        allow_failure=message.allow_failure,
+        matrix=_matrix(message.matrix, f"{prefix}matrix", findings) if has("matrix") else None,
+        outputs=dict(message.outputs),
+        concurrency=message.concurrency,
+        concurrency_limit=message.concurrency_limit or 1,
+        cancel_in_progress=message.cancel_in_progress,
+        approval=_approval(message.approval, f"{prefix}approval", findings) if has("approval") else None,
+        target=_target(message.target, f"{prefix}target.", findings) if has("target") else None,
+        notify=_notify(message.notify, f"{prefix}notify.", findings) if has("notify") else None,
     )
 
 
 def _source(message: pipeline_pb2.Source, prefix: str, findings: Findings) -> GitSource:
     if message.type != pipeline_pb2.SOURCE_TYPE_GIT:
         findings.add(f"{prefix}type", f"{message.type} is not a known value" if message.type else "is required")
+    auth = None
     if message.HasField("auth"):
-        findings.add(f"{prefix}auth", NO_AUTH)
-    return GitSource(message.repo, message.branch)
+        auth = SourceAuth(message.auth.username, message.auth.password, message.auth.token)
+    return GitSource(message.repo, message.branch, auth, message.depth, message.submodules)
 
 
-def _value(value: struct_pb2.Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "number_value":
-            return number(value.number_value)
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return {key: _value(item) for key, item in value.struct_value.fields.items()}
-        case "list_value":
-            return [_value(item) for item in value.list_value.values]
-    return None
+def _retry(message: pipeline_pb2.Retry, prefix: str, findings: Findings) -> RetrySpec:
+    delay_ms = findings.duration(message.delay, f"{prefix}delay") or 0
+    return RetrySpec(message.max_attempts, delay_ms, tuple(message.on))
 
 
-def _job_to(job: JobSpec) -> pipeline_pb2.Job:
-    message = pipeline_pb2.Job(
-        name=job.name,
-        description=job.description,
-        timeout=format_duration(job.timeout_ms) if job.timeout_ms is not None else "",
-        env=job.env,
-        steps=[_step_to(step) for step in job.steps],
+def _matrix(message: pipeline_pb2.Matrix, path: str, findings: Findings) -> MatrixSpec:
+    axes = tuple(
+        (
+            axis.name,
+            tuple(
+                _cell_value(value, f"{path}.axes[{index}].values[{place}]", findings)
+                for place, value in enumerate(axis.values)
+            ),
+        )
+        for index, axis in enumerate(message.axes)
     )
-    if job.source is not None:
-        source = pipeline_pb2.Source(type=pipeline_pb2.SOURCE_TYPE_GIT, repo=job.source.repo, branch=job.source.branch)
-        message.source.CopyFrom(source)
-    if job.selector is not None:
-        write_selector(message.agent_selector, job.selector)
-    return message
-
-
-def _step_to(step: StepSpec) -> pipeline_pb2.Step:
-    message = pipeline_pb2.Step(
-        name=step.name,
-        uses=step.uses,
-        action=step.action,
-        env=step.env,
-        continue_on_error=step.continue_on_error,
-        timeout=format_duration(step.timeout_ms) if step.timeout_ms is not None else "",
-        run_on_agent=step.run_on_agent,
+    return MatrixSpec(
+        axes, _cells(message.include, f"{path}.include", findings), _cells(message.exclude, f"{path}.exclude", findings)
     )
-    if step.args:
-        message.args.update(step.args)
-    if step.selector is not None:
-        write_selector(message.agent_selector, step.selector)
-    return message
+
+
+def _cells(structs: Iterable[struct_pb2.Struct], path: str, findings: Findings) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            key: _cell_value(value, f"{path}[{index}].{key[:80]}", findings)
+            for key, value in sorted(struct.fields.items())
+        }
+        for index, struct in enumerate(structs)
+    )
+
+
+def _cell_value(value: struct_pb2.Value, path: str, findings: Findings) -> Any:
+    found = plain(value)
+    if isinstance(found, (str, int, float)):
+        return found
+    findings.add(path, "expected a text, a number, true or false")
+    return ""
+
+
+def _approval(message: pipeline_pb2.Approval, path: str, findings: Findings) -> ApprovalSpec | None:
+    if message.type not in {pipeline_pb2.APPROVAL_TYPE_UNSPECIFIED, pipeline_pb2.APPROVAL_TYPE_MANUAL}:
+        findings.add(f"{path}.type", f"{message.type} is not a known value")
+    if message.plugin not in {"", "manual"}:
+        findings.add(f"{path}.plugin", f"{message.plugin[:64]!r} is not known: write manual")
+    gate = gate_of(StructFields(findings, message.args, f"{path}.args", GATE))
+    return gate if message.required else None
+
+
+def _target(message: pipeline_pb2.Target, prefix: str, findings: Findings) -> TargetSpec:
+    return TargetSpec(message.type, args_from_proto(message.config, f"{prefix}config", findings))
+
+
+def _notify(message: pipeline_pb2.Notify, prefix: str, findings: Findings) -> NotifySpec:
+    def notification(name: str, part: pipeline_pb2.Notification) -> NotificationSpec | None:
+        if not message.HasField("on_success" if name == "on_success" else "on_failure"):
+            return None
+        args = args_from_proto(part.args, f"{prefix}{name}.args", findings)
+        return NotificationSpec(part.plugin, part.action, args)
+
+    return NotifySpec(notification("on_success", message.on_success), notification("on_failure", message.on_failure))
+
+
+def _artifact(message: AnyArtifact) -> ArtifactSpec:
+    days = keeping_days(message.expire, message.expire_days)
+    return ArtifactSpec(message.name, message.path, message.destination, days)

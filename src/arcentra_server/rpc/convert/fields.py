@@ -12,7 +12,6 @@ from arcentra_server.domain.ids import parse_id
 from arcentra_server.domain.selectors import Operator, Term
 from arcentra_server.rpc.context import existing_id
 
-NOT_AVAILABLE = "is not available in this version"
 HOLDS_NUL = "holds a NUL character"
 
 

@@ -8,10 +8,9 @@ from arcentra_server.db.paging import Page
 from arcentra_server.db.step_runs import StepFilter, StepRow
 from arcentra_server.rpc.context import existing_id
 from arcentra_server.rpc.convert.definition import step_from_proto
-from arcentra_server.rpc.convert.dispatch import spec_of
+from arcentra_server.rpc.convert.dispatch import shown
 from arcentra_server.rpc.convert.enums import STEP_STATUS
 from arcentra_server.rpc.convert.fields import (
-    NOT_AVAILABLE,
     Findings,
     filter_id,
     milliseconds_between,
@@ -20,20 +19,23 @@ from arcentra_server.rpc.convert.fields import (
 )
 from arcentra_server.services.step_runs import AddedStep
 
-_UNAVAILABLE = ("workspace", "image", "secrets", "artifacts", "plugins")
+_UNAVAILABLE = {
+    "workspace": "cannot be chosen: the step runs in the workspace of its job",
+    "plugins": "cannot be pinned here: write the version into `uses`, as in shell@1.2",
+}
 
 
 def added_step(request: steprun_pb2.CreateStepRunRequest) -> AddedStep:
     """Read a step that is to be added to a run.
 
     Raises:
-        ValidationError: a field is missing or malformed, or is of a part that is not available yet.
+        ValidationError: a field is missing or malformed, or cannot be carried out.
         NotFound: an id is none.
     """
     findings = Findings()
-    for name in _UNAVAILABLE:
+    for name, why in _UNAVAILABLE.items():
         if getattr(request, name):
-            findings.add(name, NOT_AVAILABLE)
+            findings.add(name, why)
     if not request.pipeline_run_id and not request.job_id:
         findings.add("pipeline_run_id", "is required without job_id")
     spec = step_from_proto(request, request.step_name, "", findings)
@@ -87,7 +89,7 @@ def new_timeout(request: steprun_pb2.UpdateStepRunRequest) -> int | None:
 
 def step_run_to(row: StepRow) -> steprun_pb2.StepRunDetail:
     """Return a step run as it is shown."""
-    spec = spec_of(row.dispatch)
+    spec = shown(row.rendered or row.dispatch, row.secrets.values())
     detail = steprun_pb2.StepRunDetail(
         step_run_id=str(row.id),
         pipeline_id=str(row.pipeline_id),
@@ -102,6 +104,13 @@ def step_run_to(row: StepRow) -> steprun_pb2.StepRunDetail:
         env=spec.env,
         workspace=spec.workspace,
         timeout=spec.timeout,
+        image=spec.image,
+        artifacts=[
+            # The same message, declared in both packages.
+            steprun_pb2.ArtifactConfig.FromString(artifact.SerializeToString())
+            for artifact in spec.artifacts
+        ],
+        when=row.condition,
         continue_on_error=row.continue_on_error,
         run_on_agent=spec.run_on_agent,
         agent_id=str(row.agent_id) if row.agent_id else "",
@@ -119,6 +128,8 @@ def step_run_to(row: StepRow) -> steprun_pb2.StepRunDetail:
         failure_reason=row.failure_reason or "",
         log_size=row.log_size,
         cancel_requested=row.cancel_requested and not row.status.terminal,
+        outputs=row.outputs,
+        secrets=row.secrets,
     )
     if spec.HasField("args"):
         detail.args.CopyFrom(spec.args)

@@ -86,6 +86,7 @@ def step_status(told: Told) -> stream_pb2.StreamStepRunStatusResponse:
         duration=_duration(told, detail.started_at, detail.finished_at, ended=ended),
         metrics=detail.metrics if ended else {},
         event_id=told.cursor,
+        waiting_reason=event.waiting,
     )
 
 
@@ -109,6 +110,7 @@ def job_status(told: Told) -> stream_pb2.StreamJobStatusResponse:
         current_step_index=event.current,
         duration=_duration(told, detail.started_at, detail.finished_at, ended=ended),
         event_id=told.cursor,
+        waiting_reason=event.waiting,
     )
 
 

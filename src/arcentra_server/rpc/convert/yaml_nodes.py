@@ -1,29 +1,21 @@
-"""YAML and JSON text as a tree of nodes with their places: limited, and with no types but those of JSON.
+"""The nodes of a document, YAML or JSON: their places, and what their scalars hold. No types but those of JSON.
 
 Scalars are read by the core schema of YAML 1.2, which JSON is part of: `yes`, `on` and `2024-01-01` are strings.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
 
-import yaml
-
-from arcentra_server.domain.errors import ValidationError
-from arcentra_server.rpc.convert.definition import EXACT_INTEGERS, number
+from arcentra_server.domain.errors import Fault
 from arcentra_server.rpc.convert.fields import HOLDS_NUL
-
-LARGEST_DOCUMENT = 1024 * 1024
-DEEPEST = 32
-
-Node = yaml.Node
+from arcentra_server.rpc.convert.struct_fields import EXACT_INTEGERS, number
 
 _TAG = "tag:yaml.org,2002:"
-STR, NULL, BOOL, INT, FLOAT = (_TAG + name for name in ("str", "null", "bool", "int", "float"))
-_KNOWN_TAGS = frozenset({STR, NULL, BOOL, INT, FLOAT, _TAG + "map", _TAG + "seq"})
+STR, NULL, BOOL, INT, FLOAT, MAP, SEQ = (_TAG + name for name in ("str", "null", "bool", "int", "float", "map", "seq"))
+KNOWN_TAGS = frozenset({STR, NULL, BOOL, INT, FLOAT, MAP, SEQ})
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -38,100 +30,99 @@ class Place:
     def __str__(self) -> str:
         return f"line {self.line}, column {self.column}"
 
-    @classmethod
-    def of(cls, mark: yaml.Mark) -> Place:
-        return cls(mark.line + 1, mark.column + 1)
 
-    @classmethod
-    def start_of(cls, node: Node) -> Place:
-        return cls.of(node.start_mark)
+class Node:
+    """A value in a document: its type, what it holds, and where it begins.
+
+    Tens of thousands are made at a time, so each sets what it has by itself.
+    """
+
+    __slots__ = ("column", "line", "tag")
+
+    tag: str
+    line: int
+    column: int
+
+    @property
+    def place(self) -> Place:
+        return Place(self.line, self.column)
+
+
+class Scalar(Node):
+    """A text, as it is written."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, tag: str, line: int, column: int, value: str) -> None:
+        self.tag = tag
+        self.line = line
+        self.column = column
+        self.value = value
+
+
+class Sequence(Node):
+    """A list."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, tag: str, line: int, column: int) -> None:
+        self.tag = tag
+        self.line = line
+        self.column = column
+        self.items: list[Node] = []
+
+
+class Mapping(Node):
+    """Keys, which may be of any kind here, and values."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, tag: str, line: int, column: int) -> None:
+        self.tag = tag
+        self.line = line
+        self.column = column
+        self.pairs: list[tuple[Node, Node]] = []
 
 
 class ScalarError(ValueError):
     """A scalar does not hold what its type or its escapes say."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Composes nodes; stops at the deepest nesting, as the composer calls itself for each level."""
+@dataclass(frozen=True, slots=True)
+class PlacedFault(Fault):
+    """A fault of a document. Its message begins with the place, as editors and compilers have it; `text` does not."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  the base's protocol
+    place: Place
+    text: str
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
+    @classmethod
+    def of(cls, place: Place, path: str, text: str) -> PlacedFault:
+        return cls(path, f"{place}: {text}", place, text)
 
-    def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        if self._depth >= DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # so are all of PyYAML's parser
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST}", problem_mark=mark)
-        self._depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
+    @property
+    def shown(self) -> str:
+        """The fault in one line: place, path, text."""
+        return f"{self.place}: {f'{self.path}: ' if self.path else ''}{self.text}"
 
 
-for _tag, _pattern, _first in (
-    (NULL, r"(?:~|null|Null|NULL|)\Z", ["~", "n", "N", ""]),
-    (BOOL, r"(?:true|True|TRUE|false|False|FALSE)\Z", list("tTfF")),
-    (INT, r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z", list("-+0123456789")),
-    (
-        FLOAT,
-        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z",
-        list("-+.0123456789"),
-    ),
-):
-    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
-
-
-def compose(text: str) -> Node:
-    """Return the root node of a document.
-
-    Raises:
-        ValidationError: the text is too large, empty, not YAML, too deep, or more than one document.
-    """
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if size > LARGEST_DOCUMENT:
-        raise ValidationError.at("document", f"has {size} bytes, more than {LARGEST_DOCUMENT}")
-    if _is_json(text):
-        # Between the tokens of JSON a tab is a space, which YAML does not know; inside its strings there is none.
-        text = text.replace("\t", " ")
-    loader = None
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error) from error
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        message = f"{place}: the character U+{ord(text[error.position]):04X} is not allowed in YAML"
-        raise ValidationError.at("", message) from error
-    except (ValueError, OverflowError) as error:
-        raise ValidationError.at("", "not valid YAML: an escape or a version in it is out of range") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
-    if root is None:
-        raise ValidationError.at("document", "is empty")
-    return root
-
-
-def check_tag(node: Node) -> str | None:
-    """Return what is wrong with the type that a node was given, or None."""
-    if node.tag in _KNOWN_TAGS:
-        return None
+def wrong_tag(node: Node) -> str:
+    """Return what is wrong with a type that is none of the known ones."""
     return f"the tag {node.tag.replace(_TAG, '!!')!r} is not allowed"
 
 
-def text_of(node: yaml.ScalarNode) -> str:
+def is_plain(text: str) -> bool:
+    """Answer whether a text holds nothing that would have to be looked at: as nearly all do."""
+    return text.isascii() and "\0" not in text
+
+
+def text_of(node: Scalar) -> str:
     """Return a scalar's text as it is written.
 
     Raises:
         ScalarError: it holds half a character, or a NUL.
     """
-    text: str = node.value
-    if _SURROGATE.search(text):
+    text = node.value
+    if not text.isascii() and _SURROGATE.search(text):
         # JSON writes characters beyond the first 65536 as two escapes.
         try:
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
@@ -144,10 +135,10 @@ def text_of(node: yaml.ScalarNode) -> str:
 
 def truth_of(node: Node) -> bool | None:
     """Return a boolean, None when the node is something else."""
-    return _TRUTH.get(node.value) if node.tag == BOOL else None
+    return _TRUTH.get(node.value) if isinstance(node, Scalar) and node.tag == BOOL else None
 
 
-def value_of(node: yaml.ScalarNode) -> str | float | bool | None:
+def value_of(node: Scalar) -> str | float | bool | None:
     """Return a scalar as JSON has it.
 
     Raises:
@@ -177,18 +168,3 @@ def value_of(node: yaml.ScalarNode) -> str | float | bool | None:
 
 def _integer(text: str) -> int:
     return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _syntax_error(error: yaml.MarkedYAMLError) -> ValidationError:
-    problem = ", ".join(part for part in (error.context, error.problem) if part)
-    mark = error.problem_mark or error.context_mark
-    place = f"{Place.of(mark)}: " if mark else ""
-    return ValidationError.at("", f"{place}not valid YAML: {problem}")

@@ -25,6 +25,7 @@ STATUS: dict[type[errors.ArcentraError], int] = {
     errors.Forbidden: code_pb2.PERMISSION_DENIED,
     errors.NotLeased: code_pb2.PERMISSION_DENIED,
     errors.LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.SecretUnreadable: code_pb2.FAILED_PRECONDITION,
     errors.Unavailable: code_pb2.UNAVAILABLE,
 }
 _RETRY_SECONDS = {code_pb2.ABORTED: 0, code_pb2.RESOURCE_EXHAUSTED: 1, code_pb2.UNAVAILABLE: 1}

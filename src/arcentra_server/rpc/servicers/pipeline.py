@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
-
-from arcentra_api.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_server.domain.errors import ValidationError
 from arcentra_server.rpc.context import Context, caller, existing_id
 from arcentra_server.rpc.convert import pipeline as convert
-from arcentra_server.rpc.convert.document import read_pipeline
+from arcentra_server.rpc.convert import run as convert_run
 from arcentra_server.rpc.convert.enums import RUN_STATUS
 from arcentra_server.rpc.convert.fields import filter_id, plain_text, required_id
+from arcentra_server.rpc.servicers.pipeline_documents import DocumentMethods
+from arcentra_server.rpc.servicers.pipeline_notifications import NotificationMethods
+from arcentra_server.rpc.servicers.pipeline_order import OrderMethods
+from arcentra_server.rpc.servicers.pipeline_triggers import TriggerMethods
+from arcentra_server.services.approvals import ApprovalService
+from arcentra_server.services.concurrency import ConcurrencyService
+from arcentra_server.services.notifier import Notifier
 from arcentra_server.services.pipelines import PipelineService
 from arcentra_server.services.runs import RunService
+from arcentra_server.services.triggers import TriggerService
 
 
-class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
+class PipelineServicer(DocumentMethods, OrderMethods, NotificationMethods, TriggerMethods):
     """Translates; the services decide."""
 
-    def __init__(self, pipelines: PipelineService, runs: RunService) -> None:
+    def __init__(
+        self,
+        pipelines: PipelineService,
+        runs: RunService,
+        approvals: ApprovalService,
+        concurrency: ConcurrencyService,
+        notifier: Notifier,
+        triggers: TriggerService,
+    ) -> None:
         self._pipelines = pipelines
         self._runs = runs
+        self._approvals = approvals
+        self._concurrency = concurrency
+        self._notifier = notifier
+        self._triggers = triggers
 
     async def CreatePipeline(
         self, request: pipeline_pb2.CreatePipelineRequest, context: Context
     ) -> pipeline_pb2.CreatePipelineResponse:
         created_by = plain_text(request.created_by, "created_by") or caller().name
-        pipeline_id = await self._pipelines.create(convert.new_pipeline(request), created_by)
+        with convert.contract_paths():
+            pipeline_id = await self._pipelines.create(convert.new_pipeline(request), created_by)
         return pipeline_pb2.CreatePipelineResponse(
             success=True, message="pipeline created", pipeline_id=str(pipeline_id)
         )
@@ -36,17 +54,18 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         self, request: pipeline_pb2.UpdatePipelineRequest, context: Context
     ) -> pipeline_pb2.UpdatePipelineResponse:
         pipeline_id = required_id(request.pipeline_id, "pipeline_id", "pipeline")
-        await self._pipelines.update(pipeline_id, convert.pipeline_change(request), caller().name)
+        with convert.contract_paths():
+            await self._pipelines.update(pipeline_id, convert.pipeline_change(request), caller().name)
         return pipeline_pb2.UpdatePipelineResponse(success=True, message="pipeline updated")
 
     async def GetPipeline(
         self, request: pipeline_pb2.GetPipelineRequest, context: Context
     ) -> pipeline_pb2.GetPipelineResponse:
         if request.pipeline_id:
-            row = await self._pipelines.get(existing_id(request.pipeline_id, "pipeline"))
+            row = await self._pipelines.get(existing_id(request.pipeline_id, "pipeline"), request.spec_version)
         elif request.name:
             namespace, name = plain_text(request.namespace, "namespace"), plain_text(request.name, "name")
-            row = await self._pipelines.find(namespace, name)
+            row = await self._pipelines.find(namespace, name, request.spec_version)
         else:
             raise ValidationError.at("pipeline_id", "is required, or a name")
         return pipeline_pb2.GetPipelineResponse(
@@ -75,28 +94,17 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         await self._pipelines.delete(required_id(request.pipeline_id, "pipeline_id", "pipeline"))
         return pipeline_pb2.DeletePipelineResponse(success=True, message="pipeline deleted")
 
-    async def ApplyPipeline(
-        self, request: pipeline_pb2.ApplyPipelineRequest, context: Context
-    ) -> pipeline_pb2.ApplyPipelineResponse:
-        # In a thread: a large document takes longer than the loop may stand still.
-        new = await asyncio.to_thread(read_pipeline, request.document)
-        applied = await self._pipelines.apply(replace(new, namespace=new.namespace or request.namespace), caller().name)
-        return pipeline_pb2.ApplyPipelineResponse(
-            pipeline_id=str(applied.pipeline.id),
-            created=applied.created,
-            changed=applied.changed,
-            spec_version=applied.pipeline.spec_version,
-            namespace=applied.pipeline.namespace,
-            name=applied.pipeline.name,
-        )
-
     async def TriggerPipeline(
         self, request: pipeline_pb2.TriggerPipelineRequest, context: Context
     ) -> pipeline_pb2.TriggerPipelineResponse:
         pipeline_id = required_id(request.pipeline_id, "pipeline_id", "pipeline")
-        run_id, job_ids = await self._runs.trigger(pipeline_id, convert.trigger_from(request, caller().name))
+        started = await self._runs.trigger(pipeline_id, convert_run.trigger_from(request, caller()))
         return pipeline_pb2.TriggerPipelineResponse(
-            success=True, message="run started", run_id=str(run_id), job_run_ids=[str(job_id) for job_id in job_ids]
+            success=True,
+            message="run started",
+            run_id=str(started.run_id),
+            job_run_ids=[str(job_id) for job_id in started.job_ids],
+            warnings=[f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in started.warnings],
         )
 
     async def StopPipeline(
@@ -129,7 +137,7 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         self, request: pipeline_pb2.GetPipelineRunRequest, context: Context
     ) -> pipeline_pb2.GetPipelineRunResponse:
         row = await self._runs.get(required_id(request.run_id, "run_id", "pipeline run"))
-        return pipeline_pb2.GetPipelineRunResponse(success=True, message="run found", run=convert.run_to(row))
+        return pipeline_pb2.GetPipelineRunResponse(success=True, message="run found", run=convert_run.run_to(row))
 
     async def ListPipelineRuns(
         self, request: pipeline_pb2.ListPipelineRunsRequest, context: Context
@@ -144,7 +152,7 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         return pipeline_pb2.ListPipelineRunsResponse(
             success=True,
             message=f"runs found: {total}",
-            runs=[convert.run_to(row) for row in rows],
+            runs=[convert_run.run_to(row) for row in rows],
             total=total,
             page=page.number,
             page_size=page.size,

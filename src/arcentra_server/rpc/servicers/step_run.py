@@ -64,7 +64,9 @@ class StepRunServicer(steprun_pb2_grpc.StepRunServiceServicer):
     async def RetryStepRun(
         self, request: steprun_pb2.RetryStepRunRequest, context: Context
     ) -> steprun_pb2.RetryStepRunResponse:
-        step_id = await self._step_runs.retry(required_id(request.step_run_id, "step_run_id", "step run"))
+        step_id = await self._step_runs.retry(
+            required_id(request.step_run_id, "step_run_id", "step run"), caller().name
+        )
         return steprun_pb2.RetryStepRunResponse(success=True, message="new attempt made", new_step_run_id=str(step_id))
 
     async def ListStepRunArtifacts(

@@ -1,0 +1,119 @@
+"""Start runs: the one way in which a call, a tick or an event becomes a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from arcentra_server.db import agents, new_runs, pipelines, runs
+from arcentra_server.db.engine import Tx, new_id
+from arcentra_server.db.execution import load_run
+from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.new_runs import SelectorIds
+from arcentra_server.db.pipelines import PipelineRow
+from arcentra_server.domain.errors import (
+    AlreadyExists,
+    Fault,
+    InvalidTransition,
+    LimitExceeded,
+    NotFound,
+    ValidationError,
+)
+from arcentra_server.domain.execution import StageDue
+from arcentra_server.domain.field_checks import check_env
+from arcentra_server.domain.fleet import fleet_warnings
+from arcentra_server.domain.instantiate import NewRun, Trigger, instantiate
+from arcentra_server.domain.ledger import Ledger
+
+LARGE_STEPS = 200
+LARGEST_RUN = 128 * 1024 * 1024  # bytes of its step runs, as they are stored for dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that was started, or that the same request had started. `warnings`: what may keep it from going on."""
+
+    run_id: UUID
+    job_ids: list[UUID]
+    warnings: Sequence[Fault] = ()
+
+
+class RunStarter:
+    """See the module. `job_timeout_ms`: the time limit of jobs that state none."""
+
+    def __init__(self, store: ExecutionStore, selectors: SelectorIds, *, job_timeout_ms: int | None = None) -> None:
+        self._store = store
+        self._selectors = selectors
+        self._job_timeout_ms = job_timeout_ms
+
+    async def start(self, pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+        """Start a run; return its id and those of its job runs. See `start_and_warn`."""
+        started = await self.start_and_warn(pipeline_id, trigger)
+        return started.run_id, started.job_ids
+
+    async def start_and_warn(self, pipeline_id: UUID, trigger: Trigger) -> Started:
+        """Start a run. The same `request_id` answers with the same run.
+
+        Raises:
+            NotFound: no such pipeline.
+            InvalidTransition: the pipeline is disabled.
+            ValidationError: a variable has a fault.
+            LimitExceeded: the run would be too large.
+        """
+        faults = check_env(trigger.variables, "variables")
+        if faults:
+            raise ValidationError(faults)
+        try:
+            return await self._start(pipeline_id, trigger)
+        except AlreadyExists:
+            # The same request was taken at the same time: now its run is there to be found.
+            return await self._start(pipeline_id, trigger)
+
+    async def _start(self, pipeline_id: UUID, trigger: Trigger) -> Started:
+        async def decide(tx: Tx, ledger: Ledger) -> Started:
+            if trigger.request_id is not None:
+                known = await runs.of_request(tx, pipeline_id, trigger.request_id)
+                if known is not None:
+                    return Started(known, await runs.job_ids(tx, known))
+            pipeline = await _counted(tx, pipeline_id)
+            large = sum(len(job.steps) for _, job in pipeline.spec.jobs()) > LARGE_STEPS
+            # In a thread: a run of thousands of steps takes longer to build than the loop may stand still.
+            build = asyncio.to_thread(self._build, pipeline, trigger) if large else None
+            run, dispatches = await build if build else self._build(pipeline, trigger)
+            size = sum(map(len, dispatches.values()))
+            if size > LARGEST_RUN:
+                raise LimitExceeded(f"the run would take {size} bytes, more than {LARGEST_RUN}: use fewer variables")
+            await new_runs.insert(tx, run, dispatches, self._selectors)
+            if not run.starts_plainly:
+                await load_run(tx, ledger, run.id)
+                ledger.due_stages[run.id, 0] = StageDue(run.id, 0)
+            warnings = fleet_warnings(pipeline.spec, await agents.labels_of_all(tx))
+            return Started(run.id, [job.id for job in run.jobs], warnings)
+
+        started = await self._store.change(decide)
+        self._store.announce_new_work()
+        return started
+
+    def _build(self, pipeline: PipelineRow, trigger: Trigger) -> tuple[NewRun, dict[UUID, bytes]]:
+        """Return a run to be stored, and the wire forms of its steps."""
+        run = instantiate(
+            pipeline.spec,
+            trigger,
+            pipeline_id=pipeline.id,
+            namespace=pipeline.namespace,
+            spec_version=pipeline.spec_version,
+            new_id=new_id,
+            job_timeout_ms=self._job_timeout_ms,
+        )
+        return run, {step.id: self._store.form.encode(step) for _, step in run.steps()}
+
+
+async def _counted(tx: Tx, pipeline_id: UUID) -> PipelineRow:
+    pipeline = await pipelines.count_run(tx, pipeline_id)
+    if pipeline is None:
+        raise NotFound(f"pipeline {str(pipeline_id)!r} not found")
+    if not pipeline.enabled:
+        raise InvalidTransition("the pipeline is disabled: enable it to trigger it")
+    return pipeline

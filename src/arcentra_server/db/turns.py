@@ -1,0 +1,224 @@
+"""Settle what became due in a ledger: load what it takes, evaluate, decide, until nothing is due any more.
+
+It is part of the transaction that changes a run, so a run is never seen between two turns. Only steps and jobs that
+have an expression, a secret, a source or something they depend on come here; all others have their turn at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from arcentra_server.db.contexts import JobFacts, load_facts, outcome_of
+from arcentra_server.db.engine import Row, Tx
+from arcentra_server.db.execution import load_jobs, load_rest, load_stage
+from arcentra_server.db.new_steps import copy_attempts
+from arcentra_server.db.vault import Vault
+from arcentra_server.domain import rollup
+from arcentra_server.domain.definition import SOURCE_STEP
+from arcentra_server.domain.execution import JobState, StepState, Verdict
+from arcentra_server.domain.expressions import (
+    Context,
+    ExpressionError,
+    Outcome,
+    Rendered,
+    Templates,
+    holds,
+    render,
+    rendered,
+)
+from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ports import DispatchForm
+
+MOST_RENDERED = 1024 * 1024
+"""How many bytes the wire form of a step may have when its expressions are evaluated."""
+
+INTERNAL = "internal error while evaluating"
+_TOO_LARGE = (
+    "the step has {} bytes with the values of its expressions, more than {}: "
+    "name fewer or smaller values, and pass large ones in a file"
+)
+_log = structlog.get_logger()
+NOT_FOR_FORKS = "secrets are not given to a run of code that comes from a fork"
+_STEPS = "SELECT id, name, dispatch, templates, secrets FROM step_runs WHERE id = ANY($1)"
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What settling takes: the wire form of step runs, the secrets there are, and new ids."""
+
+    form: DispatchForm
+    vault: Vault
+    new_id: Callable[[], UUID]
+
+    async def settle(self, tx: Tx, ledger: Ledger) -> None:
+        """Let everything that is due have its turn."""
+        while True:
+            if ledger.due_outputs:
+                await self._outputs(tx, ledger)
+            elif ledger.due_attempts:
+                await self._attempts(tx, ledger)
+            elif ledger.due_dependants:
+                await self._dependants(tx, ledger)
+            elif ledger.due_jobs:
+                await self._jobs(tx, ledger)
+            elif ledger.due_steps:
+                await self._steps(tx, ledger)
+            elif ledger.due_stages:
+                due = ledger.next_stage()
+                run = ledger.runs[due.run_id]
+                if run.ending or run.rejected or rollup.blocks(run.outcome):
+                    # It is likely that all that is left is skipped, stage after stage: one look for all of them.
+                    await load_rest(tx, ledger, run.id)
+                jobs, upstream = await load_stage(tx, ledger, due.run_id, due.index)
+                ledger.enter_stage(run, ledger.stages[due.run_id, due.index], jobs, upstream)
+            else:
+                return
+
+    async def _outputs(self, tx: Tx, ledger: Ledger) -> None:
+        ended, ledger.due_outputs = ledger.due_outputs, []
+        texts = await tx.fetch("SELECT id, output_texts FROM job_runs WHERE id = ANY($1)", ended)
+        facts = await load_facts(tx, ledger, ended)
+        for row in texts:
+            job = ledger.jobs[row["id"]]
+            try:
+                context = facts[job.id].context(outcome_of(job.outcome), ledger.runs[job.run_id].commit_sha)
+                ledger.job_outputs[job.id] = _job_outputs(job, row["output_texts"], context)
+            except Exception:  # noqa: BLE001 - what is wrong with one job keeps no other from ending
+                _log.exception("evaluating_failed", job_run_id=str(job.id))
+                job.error_message = job.error_message or f"outputs: {INTERNAL}"
+
+    async def _attempts(self, tx: Tx, ledger: Ledger) -> None:
+        due, ledger.due_attempts = ledger.due_attempts, {}
+        steps = await copy_attempts(tx, list(due), self.new_id)
+        for job_id, delay in due.items():
+            ledger.begin_attempt(ledger.jobs[job_id], [step for step in steps if step.job_id == job_id], delay)
+
+    async def _dependants(self, tx: Tx, ledger: Ledger) -> None:
+        ended, ledger.due_dependants = ledger.due_dependants, []
+        edges = await tx.fetch("SELECT job_run_id FROM job_needs WHERE needed_id = ANY($1) ORDER BY job_run_id", ended)
+        found = await load_jobs(tx, ledger, list(dict.fromkeys(edge["job_run_id"] for edge in edges)))
+        jobs = {job.id: job for job in found}
+        ledger.need_ended(jobs[edge["job_run_id"]] for edge in edges)
+
+    async def _jobs(self, tx: Tx, ledger: Ledger) -> None:
+        due, ledger.due_jobs = ledger.due_jobs, {}
+        facts = await load_facts(tx, ledger, due)
+        for job_id in due:
+            job = ledger.jobs[job_id]
+            if not job.status.terminal:
+                all_well = ledger.judge_needs(job, [need.end for need in facts[job_id].needs])
+                ledger.decide_job(job, _judge_job(job, facts[job_id], ledger, all_well=all_well))
+
+    async def _steps(self, tx: Tx, ledger: Ledger) -> None:
+        due, ledger.due_steps = ledger.due_steps, {}
+        rows = {row["id"]: row for row in await tx.fetch(_STEPS, list(due))}
+        facts = await load_facts(tx, ledger, {ledger.steps[step_id].job_id for step_id in due})
+        for step_id, one in due.items():
+            step = ledger.steps[step_id]
+            verdict = await self._judge_step(tx, ledger, step, rows[step_id], facts[step.job_id])
+            ledger.decide_step(one, verdict)
+
+    async def _judge_step(self, tx: Tx, ledger: Ledger, step: StepState, row: Row, facts: JobFacts) -> Verdict:
+        try:
+            its_turn, result = self._evaluated(ledger, step, row, facts)
+        except ExpressionError as error:
+            return Verdict(error=str(error))
+        except Exception:  # noqa: BLE001 - what is wrong with one step keeps no other from its turn
+            return _internal(step)
+        if not its_turn:
+            return Verdict(holds=False)
+        if withheld := await self._withheld(tx, facts.row, row["secrets"].values()):
+            return Verdict(error=withheld)
+        try:
+            return self._formed(ledger, step, row["dispatch"], result)
+        except Exception:  # noqa: BLE001 - as above
+            return _internal(step)
+
+    def _evaluated(self, ledger: Ledger, step: StepState, row: Row, facts: JobFacts) -> tuple[bool, Rendered | None]:
+        """Return whether the condition of a step holds, and what its expressions come to if it does."""
+        context = facts.context(
+            outcome_of(ledger.jobs[step.job_id].outcome),
+            ledger.runs[step.run_id].commit_sha,
+            env=self.form.env(row["dispatch"]),
+            step=row["name"],
+        )
+        if not holds(step.condition, context):
+            return False, None
+        return True, rendered(Templates.from_json(row["templates"]), context) if row["templates"] else None
+
+    def _formed(self, ledger: Ledger, step: StepState, dispatch: bytes, result: Rendered | None) -> Verdict:
+        """Keep what a step is to be sent as, unless it became too large for that."""
+        if step.kind == SOURCE_STEP:
+            result = self._pinned(ledger, step, dispatch, result)
+        if result is None:
+            return Verdict()
+        form = self.form.render(dispatch, result)
+        if len(form) > MOST_RENDERED:
+            return Verdict(error=_TOO_LARGE.format(len(form), MOST_RENDERED))
+        ledger.rendered[step.id] = form
+        return Verdict()
+
+    async def _withheld(self, tx: Tx, job: Row, names: Collection[str]) -> str:
+        """Return why a step cannot have its secrets, empty when it can."""
+        if names and job["event"].get("fork") is True:
+            return NOT_FOR_FORKS
+        missing = await self.vault.missing(tx, job["namespace"], job["pipeline_id"], set(names)) if names else set()
+        return _not_set(missing) if missing else ""
+
+    def _pinned(self, ledger: Ledger, step: StepState, dispatch: bytes, result: Rendered | None) -> Rendered | None:
+        """Note which source a step clones, and let it take the commit that the run keeps to, if it has one."""
+        args = dict(self.form.args(dispatch)) if result is None or result.args is None else dict(result.args)
+        run = ledger.runs[step.run_id]
+        # A digest can be stored and compared, whatever a text holds or how long it is.
+        source = f"{args.get('repo', '')}\n{args.get('branch', '')}"
+        step.pin = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
+        ledger.pinned.add(step.id)
+        commit = run.pins.get("") or run.pins.get(step.pin)
+        if not commit:
+            return result
+        args["commit"] = commit
+        env, image = (result.env, result.image) if result else ({}, None)
+        return Rendered(env, args, image, result.secrets if result else frozenset())
+
+
+def _judge_job(job: JobState, facts: JobFacts, ledger: Ledger, *, all_well: bool) -> Verdict:
+    if not job.condition:
+        return Verdict(holds=all_well)
+    outcome = Outcome.SUCCESS if all_well else outcome_of(job.upstream)
+    if outcome is Outcome.SUCCESS and not all_well:
+        outcome = Outcome.SKIPPED
+    try:
+        return Verdict(holds=holds(job.condition, facts.context(outcome, ledger.runs[job.run_id].commit_sha)))
+    except ExpressionError as error:
+        return Verdict(error=str(error))
+    except Exception:  # noqa: BLE001 - what is wrong with one job keeps no other from its turn
+        _log.exception("evaluating_failed", job_run_id=str(job.id))
+        return Verdict(error=INTERNAL)
+
+
+def _internal(step: StepState) -> Verdict:
+    """Return the verdict over a step whose evaluation failed in a way that nobody thought of; called where it is caught."""
+    _log.exception("evaluating_failed", step_run_id=str(step.id))
+    return Verdict(error=INTERNAL)
+
+
+def _job_outputs(job: JobState, texts: Mapping[str, Any], context: Context) -> dict[str, str]:
+    """Return the outputs of a job that has ended; what cannot be evaluated, as its step did not run, is left out."""
+    outputs = {}
+    for name, text in texts.items():
+        try:
+            outputs[name] = render(text, context)
+        except ExpressionError as error:
+            job.error_message = job.error_message or f"output {name}: {error}"
+    return outputs
+
+
+def _not_set(names: Collection[str]) -> str:
+    listed = ", ".join(sorted(names))
+    return f"secret {listed} is not set" if len(names) == 1 else f"secrets {listed} are not set"

@@ -1,0 +1,87 @@
+"""Whether any agent can serve a job, whatever it is doing now, and what the nearest one lacks if none can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from arcentra_server.domain.cell_selectors import selector_of
+from arcentra_server.domain.definition import JobSpec, PipelineSpec
+from arcentra_server.domain.errors import Fault
+from arcentra_server.domain.matrix import job_cells
+from arcentra_server.domain.selectors import Operator, Selector, Term
+
+NO_AGENT = "no agent is registered: a run waits until one joins"
+MOST_SELECTORS = 100
+"""So many different selectors of a definition are looked at; each costs a look at every agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLabels:
+    """An agent and its labels in force."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+def fleet_warnings(spec: PipelineSpec, agents: Sequence[AgentLabels]) -> list[Fault]:
+    """Return a warning for every job, and step with a selector of its own, that no agent can serve."""
+    if not agents:
+        return [Fault("", NO_AGENT)]
+    known: dict[Selector, str | None] = {}
+    warnings = []
+    for path, what, selector in _selectors(spec):
+        if selector not in known:
+            if len(known) >= MOST_SELECTORS:
+                continue
+            known[selector] = unserved(selector, agents)
+        if missing := known[selector]:
+            warnings.append(Fault(f"{path}.agent_selector", f"no registered agent can serve this {what}: {missing}"))
+    return list(dict.fromkeys(warnings))
+
+
+def unserved(selector: Selector, agents: Sequence[AgentLabels]) -> str | None:
+    """Return what the nearest of some agents lacks, None when one can serve."""
+    best: tuple[int, str] | None = None
+    for agent in agents:
+        lacks = [in_words(term) for term in selector.terms if not term.matches(agent.labels)]
+        if not lacks:
+            return None
+        found = (len(lacks), f"nearest is `{agent.name}`, which lacks {', '.join(lacks)}")
+        best = min(best, found) if best else found
+    return best[1] if best else NO_AGENT
+
+
+def in_words(term: Term) -> str:
+    """Return a condition as people write it: `arch=arm64`, `cores>4`, `os not in (linux, darwin)`."""
+    values = ", ".join(term.values)
+    match term.operator:
+        case Operator.IN:
+            return f"{term.key}={values}" if len(term.values) == 1 else f"{term.key} in ({values})"
+        case Operator.NOT_IN:
+            return f"{term.key} not in ({values})"
+        case Operator.EXISTS:
+            return f"a label {term.key}"
+        case Operator.NOT_EXISTS:
+            return f"the absence of a label {term.key}"
+        case Operator.GT:
+            return f"{term.key}>{values}"
+        case Operator.LT:
+            return f"{term.key}<{values}"
+
+
+def _selectors(spec: PipelineSpec) -> Iterator[tuple[str, str, Selector]]:
+    """Yield every selector that has conditions: its path, what it is of, itself."""
+    for path, job in spec.jobs():
+        if job.selector is not None and job.selector.terms and _runs_on_its_own(job):
+            for cell in job_cells(job):
+                yield path, "job", selector_of(job.selector, cell)
+        for index, step in enumerate(job.steps):
+            if step.selector is not None and step.selector.terms:
+                for cell in job_cells(job):
+                    yield f"{path}.steps[{index}]", "step", selector_of(step.selector, cell)
+
+
+def _runs_on_its_own(job: JobSpec) -> bool:
+    """Answer whether any step of a job runs on the agent of the job."""
+    return job.source is not None or job.target is not None or any(step.selector is None for step in job.steps)

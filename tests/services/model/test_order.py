@@ -1,0 +1,189 @@
+"""The order of jobs: what they depend on, their conditions, matrices and tolerances."""
+
+from __future__ import annotations
+
+from arcentra_server.domain.execution import Waiting
+from arcentra_server.domain.instantiate import Trigger
+from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
+from tests.support.world import World, env_of
+from tests.support.written import spec_of
+
+DIAMOND = """
+    jobs:
+      - {name: a, steps: [{name: a1, uses: shell, args: {script: "true"}}]}
+      - {name: b, depends_on: [a], steps: [{name: b1, uses: shell, args: {script: "true"}}]}
+      - {name: c, depends_on: [a], steps: [{name: c1, uses: shell, args: {script: "true"}}]}
+      - {name: d, depends_on: [b, c], steps: [{name: d1, uses: shell, args: {script: "true"}}]}
+"""
+
+
+async def test_jobs_follow_what_they_depend_on(world: World) -> None:
+    agent = await world.agent("x", capacity=4)
+    run = await world.start(spec_of(DIAMOND))
+    assert await run.states() == "Q P P P"
+    waiting = [(job.waits_for, job.open_needs) for job in (await run.row()).jobs]
+    assert waiting[1:] == [(Waiting.NEEDS, ["a"]), (Waiting.NEEDS, ["a"]), (Waiting.NEEDS, ["b", "c"])]
+    await world.server.schedule()
+    await world.end(await world.begin(agent))
+    assert await run.states() == "S Q Q P"
+    assert (await run.row()).jobs[3].open_needs == ["b", "c"]
+    assert sorted(await world.work(agent)) == ["b1", "c1", "d1"]
+    assert (await run.states(), await run.status()) == ("S S S S", RunStatus.SUCCESS)
+
+
+async def test_failed_need_skips_what_depends_on_it_and_nothing_else(world: World) -> None:
+    agent = await world.agent("x", capacity=4)
+    run = await world.start(spec_of(DIAMOND))
+    await world.work(agent, {"b1": StepStatus.FAILED})
+    assert (await run.states(), await run.status()) == ("S F S x", RunStatus.FAILED)
+
+
+async def test_conditions_of_jobs(world: World) -> None:
+    agent = await world.agent("x", capacity=8)
+    run = await world.start(
+        spec_of("""
+        variables: {deploy: "no"}
+        stages:
+          - name: build
+            jobs:
+              - {name: broken, steps: [{name: s1, uses: shell, args: {script: "true"}}]}
+              - {name: skipped, depends_on: [broken], steps: [{name: s2, uses: shell, args: {script: "true"}}]}
+              - {name: behind, depends_on: [skipped], when: failure(), steps: [{name: s3, uses: shell, args: {script: a}}]}
+              - {name: always, depends_on: [skipped], when: always(), steps: [{name: s4, uses: shell, args: {script: a}}]}
+              - {name: never, when: 'variables.deploy == "yes"', steps: [{name: s5, uses: shell, args: {script: a}}]}
+          - name: clean
+            jobs:
+              - {name: tell, when: failure(), steps: [{name: s6, uses: shell, args: {script: a}}]}
+              - {name: publish, steps: [{name: s7, uses: shell, args: {script: a}}]}
+              - {name: tidy, when: always(), steps: [{name: s8, uses: shell, args: {script: a}}]}
+    """)
+    )
+    done = await world.work(agent, {"s1": StepStatus.FAILED})
+    assert sorted(done) == ["s1", "s3", "s4", "s6", "s8"]
+    assert await run.states() == "F x S S x S x S"
+    assert await run.status() is RunStatus.FAILED
+
+
+async def test_skipped_need_is_no_success(world: World) -> None:
+    agent = await world.agent("x", capacity=8)
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - {name: a, when: "false", steps: [{name: a1, uses: shell, args: {script: a}}]}
+          - {name: b, depends_on: [a], steps: [{name: b1, uses: shell, args: {script: a}}]}
+          - {name: c, depends_on: [a], when: failure(), steps: [{name: c1, uses: shell, args: {script: a}}]}
+          - {name: d, depends_on: [a], when: '!failure() && needs.a.result == "skipped"', steps: [{name: d1, uses: shell, args: {script: a}}]}
+    """)
+    )
+    assert await world.work(agent) == ["d1"]
+    assert (await run.states(), await run.status()) == ("x x x S", RunStatus.SUCCESS)
+
+
+async def test_tolerated_job_makes_a_run_partial_and_holds_nothing(world: World) -> None:
+    agent = await world.agent("x", capacity=8)
+    run = await world.start(
+        spec_of("""
+        stages:
+          - name: one
+            jobs:
+              - {name: a, allow_failure: true, steps: [{name: a1, uses: shell, args: {script: a}}]}
+              - {name: b, depends_on: [a], steps: [{name: b1, uses: shell, args: {script: a}}]}
+          - name: two
+            jobs: [{name: c, steps: [{name: c1, uses: shell, args: {script: a}}]}]
+    """)
+    )
+    await world.work(agent, {"a1": StepStatus.FAILED})
+    assert (await run.states(), await run.status()) == ("F S S", RunStatus.PARTIAL)
+    assert (await run.row()).failed_jobs == 1
+
+
+async def test_matrix_runs_a_job_for_each_cell(world: World) -> None:
+    agent = await world.agent("x", capacity=8)
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - name: test
+            matrix: {os: [linux, mac], py: ["3.11", "3.12"], exclude: [{os: mac, py: "3.11"}], include: [{os: bsd, py: "3.13"}]}
+            outputs: {where: "${{ steps.t.outputs.at }}"}
+            steps: [{name: t, uses: shell, args: {script: "echo ${{ matrix.os }}", command: x}}]
+          - name: report
+            depends_on: [test]
+            steps: [{name: r, uses: shell, env: {AT: "${{ needs.test.outputs.where }}"}, args: {script: a}}]
+    """)
+    )
+    names = [job.name for job in (await run.row()).jobs]
+    assert names == ["test (linux, 3.11)", "test (linux, 3.12)", "test (mac, 3.12)", "test (bsd, 3.13)", "report"]
+    await world.server.schedule()
+    for place, dispatch in enumerate(world.take(agent)):
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+        await world.end(dispatch, outputs={"at": f"place {place}"})
+    await world.server.schedule()
+    [report] = world.take(agent)
+    assert env_of(report)["AT"] == "place 3"
+
+
+async def test_conditions_of_steps_and_what_cleans_up(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - name: a
+            steps:
+              - {name: s1, uses: shell, args: {script: a}}
+              - {name: s2, uses: shell, when: 'steps.s1.outputs.go == "yes"', args: {script: a}}
+              - {name: s3, uses: shell, when: 'steps.s1.outputs.go == "no"', args: {script: a}}
+              - {name: s4, uses: shell, args: {script: a}}
+              - {name: s5, uses: shell, when: failure(), args: {script: a}}
+              - {name: s6, uses: shell, when: always(), args: {script: a}}
+              - {name: s7, uses: shell, when: cancelled(), args: {script: a}}
+    """)
+    )
+    await world.server.schedule()
+    first = await world.begin(agent)
+    await world.end(first, outputs={"go": "yes"})
+    assert await world.work(agent, {"s2": StepStatus.FAILED}) == ["s2", "s5", "s6"]
+    assert (await run.states(), await run.status()) == ("SFxxSSx", RunStatus.FAILED)
+
+
+async def test_expression_that_cannot_be_evaluated_fails_the_step_and_names_itself(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - name: a
+            steps:
+              - {name: s1, uses: shell, args: {script: a}}
+              - {name: s2, uses: shell, when: 'steps.s1.outputs.missing == "x"', args: {script: a}}
+              - {name: s3, uses: shell, when: always(), args: {script: a}}
+    """)
+    )
+    assert await world.work(agent) == ["s1", "s3"]
+    step = await run.step("s2")
+    assert (step.status, step.failure_reason) == (StepStatus.FAILED, "validation")
+    assert "col" in step.error_message
+    assert "missing" in step.error_message
+    assert await run.status() is RunStatus.FAILED
+
+
+async def test_trigger_warns_of_jobs_that_no_agent_can_serve(world: World) -> None:
+    pipeline = await world.pipeline(
+        spec_of("""
+        jobs:
+          - {name: a, steps: [{name: a1, uses: shell, args: {script: a}}]}
+          - name: b
+            agent_selector: {match_labels: {os: linux, arch: arm64}}
+            steps: [{name: b1, uses: shell, args: {script: a}}]
+    """)
+    )
+    by = Trigger(TriggerType.MANUAL, "tester", request_id="once")
+    alone = await world.server.runs.trigger(pipeline, Trigger(TriggerType.MANUAL, "tester"))
+    assert [fault.message for fault in alone.warnings] == ["no agent is registered: a run waits until one joins"]
+    await world.agent("x", os="linux")
+    started = await world.server.runs.trigger(pipeline, by)
+    assert [(fault.path, fault.message) for fault in started.warnings] == [
+        (
+            "jobs[1].agent_selector",
+            "no registered agent can serve this job: nearest is `x`, which lacks arch=arm64",
+        )
+    ]
+    assert (await world.server.runs.trigger(pipeline, by)).run_id == started.run_id

@@ -1,0 +1,253 @@
+"""What travels from step to step: outputs, expressions, secrets, the commit of the run; and what is recorded of it."""
+
+from __future__ import annotations
+
+import os
+
+from arcentra_server.db.deployments import DeploymentFilter
+from arcentra_server.db.paging import Page
+from arcentra_server.domain.execution import Dispatch
+from arcentra_server.domain.instantiate import Trigger
+from arcentra_server.domain.secret_names import SecretScope
+from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
+from arcentra_server.rpc.convert.dispatch import complete
+from arcentra_server.services.secrets import SecretService
+from tests.support.world import World
+from tests.support.written import spec_of
+
+CLONES = """
+    jobs:
+      - {name: a, source: {type: git, repo: "https://code/x", branch: main}, steps: [{name: a1, uses: shell, args: {script: a}}]}
+      - {name: b, source: {type: git, repo: "https://code/x", branch: main}, steps: [{name: b1, uses: shell, args: {script: a}}]}
+      - {name: c, depends_on: [a], source: {type: git, repo: "https://code/x", branch: main}, steps: [{name: c1, uses: shell, args: {script: a}}]}
+      - {name: d, depends_on: [a], source: {type: git, repo: "https://code/y"}, steps: [{name: d1, uses: shell, args: {script: a}}]}
+"""
+
+
+def args_of(dispatch: Dispatch) -> dict[str, object]:
+    return dict(complete(dispatch).args)
+
+
+async def test_outputs_reach_later_steps_and_jobs(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(
+        spec_of("""
+        variables: {who: world}
+        jobs:
+          - name: a
+            outputs: {version: "v${{ steps.s1.outputs.n }}"}
+            steps:
+              - {name: s1, uses: shell, args: {script: a}}
+              - name: s2
+                uses: shell
+                env: {GREETING: "hello ${{ variables.who }}", N: "${{ steps.s1.outputs.n }}"}
+                args: {script: "echo ${{ steps.s1.outputs.n }} ${{ env.N }}", list: ["${{ run.id }}"]}
+          - name: b
+            depends_on: [a]
+            when: needs.a.outputs.version == "v7"
+            steps: [{name: b1, uses: shell, args: {command: [echo, "${{ needs.a.outputs.version }}"]}}]
+    """)
+    )
+    await world.server.schedule()
+    await world.end(await world.begin(agent), outputs={"n": "7"})
+    second = await world.begin(agent)
+    step = complete(second)
+    assert step.env["GREETING"] == "hello world"
+    assert step.env["N"] == "7"
+    assert step.args["list"] == [str(run.id)]
+    assert "${{" not in str(step.args["script"])
+    assert "7" in {value for name, value in step.env.items() if name.startswith("ARCENTRA_EXPR")}
+    await world.end(second)
+    await world.server.schedule()
+    third = await world.begin(agent)
+    assert args_of(third) == {"command": ["echo", "v7"]}
+    await world.end(third)
+    assert (await run.row()).jobs[0].outputs == {"version": "v7"}
+    assert await run.status() is RunStatus.SUCCESS
+
+
+async def test_variables_of_a_trigger_are_never_evaluated(world: World) -> None:
+    agent = await world.agent("x")
+    pipeline = await world.pipeline(
+        spec_of("""
+        variables: {text: "plain"}
+        jobs:
+          - name: a
+            steps: [{name: a1, uses: shell, env: {T: "${{ variables.text }}"}, args: {script: "echo ${{ env.T }}"}}]
+    """)
+    )
+    text = '${{ secrets.KEY }} ${{ 1 + 1 }} "; rm -rf / #'
+    trigger = Trigger(TriggerType.MANUAL, "tester", variables={"text": text})
+    await world.server.runs.trigger(pipeline, trigger)
+    await world.server.schedule()
+    step = complete(world.take_one(agent))
+    assert (step.env["text"], step.env["T"]) == (text, text)
+    assert "rm -rf" not in str(step.args)
+
+
+async def test_secrets_reach_the_steps_that_name_them_and_nothing_else(world: World) -> None:
+    agent = await world.agent("x")
+    secrets = SecretService(world.database, world.server.keys, os.urandom)
+    await secrets.set(SecretScope("default"), "TOKEN", "s3cr3t-value", "tester")
+    await secrets.set(SecretScope(""), "OTHER", "never-used", "tester")
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - name: a
+            steps:
+              - {name: s1, uses: shell, secrets: [TOKEN], args: {script: a}}
+              - {name: s2, uses: http, args: {url: "https://x/?t=${{ secrets.TOKEN }}"}}
+              - {name: s3, uses: shell, args: {script: a}}
+    """)
+    )
+    await world.server.schedule()
+    first = await world.begin(agent)
+    assert dict(complete(first).secrets) == {"TOKEN": "s3cr3t-value"}
+    assert b"s3cr3t-value" not in first.payload
+    await world.end(first)
+    second = await world.begin(agent)
+    assert args_of(second) == {"url": "https://x/?t=s3cr3t-value"}
+    assert dict(complete(second).secrets) == {"ARCENTRA_SECRET_TOKEN": "s3cr3t-value"}
+    assert b"s3cr3t-value" not in second.payload
+    assert "s3cr3t" not in repr(second)
+    await world.end(second)
+    third = await world.begin(agent)
+    assert not complete(third).secrets
+    await world.end(third)
+    stored = await world.sql(
+        "SELECT s::text AS step, (SELECT string_agg(e::text, '') FROM events e) AS events FROM step_runs s"
+    )
+    assert not any("s3cr3t" in row["step"] or "s3cr3t" in row["events"] for row in stored)
+    assert await run.status() is RunStatus.SUCCESS
+
+
+async def test_step_whose_secret_is_not_set_fails_and_says_so(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(
+        spec_of("jobs: [{name: a, steps: [{name: s1, uses: shell, secrets: {T: NONE}, args: {script: a}}]}]")
+    )
+    assert await world.work(agent) == []
+    step = await run.step("s1")
+    assert (step.status, step.failure_reason, step.error_message) == (
+        StepStatus.FAILED,
+        "validation",
+        "secret NONE is not set",
+    )
+
+
+async def test_secret_that_is_deleted_before_the_dispatch_fails_its_step_alone(world: World) -> None:
+    secrets = SecretService(world.database, world.server.keys, os.urandom)
+    await secrets.set(SecretScope("default"), "TOKEN", "s3cr3t-value", "tester")
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - {name: a, steps: [{name: s1, uses: shell, secrets: [TOKEN], args: {script: a}}]}
+          - {name: b, steps: [{name: b1, uses: shell, args: {script: a}}]}
+    """)
+    )
+    await secrets.delete(SecretScope("default"), "TOKEN")
+    agent = await world.agent("x", capacity=2)
+    assert await world.work(agent) == ["b1"]
+    assert (await run.step("s1")).error_message == "secret TOKEN: is not set"
+    assert await run.states() == "F S"
+
+
+async def test_all_jobs_of_a_run_see_one_commit(world: World) -> None:
+    agent = await world.agent("x", capacity=9)
+    run = await world.start(spec_of(CLONES))
+    await world.server.schedule()
+    first, second = world.take(agent)
+    for dispatch in (first, second):
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+        assert "commit" not in args_of(dispatch)
+    await world.end(first, outputs={"commit": "1" * 40, "branch": "main"})
+    assert (await run.row()).commit_sha == "1" * 40
+    # Somebody pushed between the two clones: the second job begins again, with the commit of the run.
+    await world.end(second, outputs={"commit": "2" * 40, "branch": "main"})
+    assert await run.states() == "SQ QP PP PP"
+    await world.server.schedule()
+    sent = {complete(dispatch).job_name: dispatch for dispatch in world.take(agent)}
+    assert args_of(sent["b"])["commit"] == "1" * 40
+    assert sent["b"].attempt == 2
+    assert (await run.row()).jobs[1].attempt == 2
+    for dispatch in sent.values():
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+        await world.end(dispatch, outputs={"commit": "1" * 40} if complete(dispatch).step_name == "source" else {})
+    await world.server.schedule()
+    sent = {complete(dispatch).job_name: dispatch for dispatch in world.take(agent)}
+    assert args_of(sent["c"])["commit"] == "1" * 40
+    assert "commit" not in args_of(sent["d"]), "the commit of one repository says nothing of another"
+
+
+async def test_deployments_are_recorded(world: World) -> None:
+    agent = await world.agent("x")
+    spec = spec_of("""
+        jobs:
+          - name: a
+            steps: [{name: a1, uses: shell, args: {script: a}}]
+            target: {type: command, config: {script: ./deploy, name: production}}
+    """)
+    run = await world.start(spec)
+    assert await world.work(agent, {"target": StepStatus.FAILED}) == ["a1", "target"]
+    again = await world.trigger(run.pipeline_id)
+    await world.work(agent)
+    skipped = await world.trigger(run.pipeline_id)
+    await world.work(agent, {"a1": StepStatus.FAILED})
+    rows, total = await world.server.runs.list_deployments(DeploymentFilter(target="production"), Page())
+    assert total == 2
+    assert [(row.run_id, row.status, row.type, row.job_name) for row in rows] == [
+        (again.id, StepStatus.SUCCESS, "command", "a"),
+        (run.id, StepStatus.FAILED, "command", "a"),
+    ]
+    assert await skipped.states() == "Fx"
+
+
+async def test_notifications_are_queued_with_the_end_of_their_job(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - name: a
+            notify:
+              on_success: {plugin: slack, args: {url: "${{ secrets.HOOK }}"}}
+              on_failure: {plugin: slack, args: {url: "${{ secrets.HOOK }}"}}
+            steps: [{name: a1, uses: shell, args: {script: a}}]
+          - name: b
+            notify: {on_success: {plugin: slack, args: {url: "${{ secrets.HOOK }}"}}}
+            steps: [{name: b1, uses: shell, args: {script: a}}]
+    """)
+    )
+    await world.work(agent, {"a1": StepStatus.FAILED, "b1": StepStatus.FAILED})
+    rows = await world.sql("SELECT job_name, outcome FROM notifications WHERE run_id = $1", run.id)
+    assert [tuple(row) for row in rows] == [("a", "failure")]
+
+
+async def test_branch_of_a_trigger_is_never_evaluated(world: World) -> None:
+    agent = await world.agent("x")
+    secrets = SecretService(world.database, world.server.keys, os.urandom)
+    await secrets.set(SecretScope("default"), "TOKEN", "s3cr3t-value", "tester")
+    pipeline = await world.pipeline(spec_of(CLONES.split("      - {name: b", maxsplit=1)[0]))
+    trigger = Trigger(TriggerType.EVENT, "tester", branch="${{secrets.TOKEN}}", commit_sha="${{secrets.TOKEN}}")
+    await world.server.runs.trigger(pipeline, trigger)
+    await world.server.schedule()
+    step = complete(world.take_one(agent))
+    assert (step.args["branch"], step.args["commit"]) == ("${{secrets.TOKEN}}", "${{secrets.TOKEN}}")
+    assert not step.secrets
+
+
+async def test_runs_of_forks_get_no_secrets(world: World) -> None:
+    agent = await world.agent("x")
+    secrets = SecretService(world.database, world.server.keys, os.urandom)
+    await secrets.set(SecretScope("default"), "TOKEN", "s3cr3t-value", "tester")
+    pipeline = await world.pipeline(
+        spec_of("""
+        jobs:
+          - {name: a, steps: [{name: a1, uses: shell, args: {script: a}}]}
+          - {name: b, steps: [{name: b1, uses: shell, secrets: [TOKEN], args: {script: a}}]}
+    """)
+    )
+    trigger = Trigger(TriggerType.EVENT, "tester", event={"kind": "pull_request", "fork": True})
+    run_id = (await world.server.runs.trigger(pipeline, trigger)).run_id
+    assert await world.work(agent) == ["a1"]
+    [step] = (await world.server.runs.get(run_id)).jobs[1].steps
+    assert step.error_message == "secrets are not given to a run of code that comes from a fork"

@@ -1,0 +1,73 @@
+import pytest
+
+from arcentra_server.domain.definition import GitSource, JobSpec, PipelineSpec, StageSpec, StepSpec
+from arcentra_server.domain.errors import Fault
+from arcentra_server.domain.fleet import MOST_SELECTORS, NO_AGENT, AgentLabels, fleet_warnings, in_words, unserved
+from arcentra_server.domain.selectors import Operator, Selector, Term
+
+LINUX = Term("os", Operator.IN, ("linux",))
+ARM = Term("arch", Operator.IN, ("arm64",))
+FLEET = [
+    AgentLabels("a1", {"os": "linux", "arch": "amd64"}),
+    AgentLabels("a2", {"os": "darwin", "arch": "amd64"}),
+]
+
+
+def spec_of(*jobs: JobSpec) -> PipelineSpec:
+    return PipelineSpec((StageSpec("default", jobs),), jobs_only=True)
+
+
+def job(name: str, *terms: Term, step: Selector | None = None, source: GitSource | None = None) -> JobSpec:
+    return JobSpec(name, (StepSpec("s", "shell", selector=step),), selector=Selector(terms), source=source)
+
+
+def test_the_nearest_agent_and_what_it_lacks_are_named() -> None:
+    message = "no registered agent can serve this job: nearest is `a1`, which lacks arch=arm64"
+    spec = spec_of(job("a", LINUX), job("b"), job("c", LINUX, ARM), job("d", ARM, LINUX))
+    assert fleet_warnings(spec, FLEET) == [
+        Fault("jobs[2].agent_selector", message),
+        Fault("jobs[3].agent_selector", message),
+    ]
+
+
+def test_a_step_with_a_selector_of_its_own_is_looked_at_by_itself() -> None:
+    arm = Selector((ARM,))
+    message = "no registered agent can serve this step: nearest is `a1`, which lacks arch=arm64"
+    assert fleet_warnings(spec_of(job("a", LINUX, step=arm)), FLEET) == [
+        Fault("jobs[0].steps[0].agent_selector", message)
+    ]
+    # Nothing of this job runs on an agent of the job, which there is none of; of the next its source does.
+    linux = Selector((LINUX,))
+    assert fleet_warnings(spec_of(job("a", ARM, step=linux)), FLEET) == []
+    with_source = spec_of(job("a", ARM, step=linux, source=GitSource("r")))
+    assert [fault.path for fault in fleet_warnings(with_source, FLEET)] == ["jobs[0].agent_selector"]
+
+
+def test_without_agents_one_warning_says_all() -> None:
+    assert fleet_warnings(spec_of(job("a", LINUX), job("b", ARM)), []) == [Fault("", NO_AGENT)]
+    assert unserved(Selector((LINUX,)), []) == NO_AGENT
+
+
+def test_of_agents_that_are_as_near_the_first_by_name_is_named() -> None:
+    fleet = [AgentLabels("z", {}), AgentLabels("m", {})]
+    assert unserved(Selector((ARM,)), fleet) == "nearest is `m`, which lacks arch=arm64"
+
+
+def test_only_so_many_selectors_are_looked_at() -> None:
+    jobs = [job(f"j{n}", Term("n", Operator.IN, (str(n),))) for n in range(MOST_SELECTORS + 5)]
+    assert len(fleet_warnings(spec_of(*jobs), FLEET)) == MOST_SELECTORS
+
+
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [
+        (Term("os", Operator.IN, ("a", "b")), "os in (a, b)"),
+        (Term("os", Operator.NOT_IN, ("a", "b")), "os not in (a, b)"),
+        (Term("gpu", Operator.EXISTS), "a label gpu"),
+        (Term("gpu", Operator.NOT_EXISTS), "the absence of a label gpu"),
+        (Term("cores", Operator.GT, ("4",)), "cores>4"),
+        (Term("cores", Operator.LT, ("4",)), "cores<4"),
+    ],
+)
+def test_conditions_are_put_into_words(term: Term, words: str) -> None:
+    assert in_words(term) == words

@@ -1,0 +1,68 @@
+"""Which events start a trigger, and by which rule not."""
+
+from dataclasses import replace
+
+import pytest
+
+from arcentra_server.domain.definition import EventTrigger
+from arcentra_server.domain.forge import ForgeEvent
+from arcentra_server.domain.matching import PATHS_UNKNOWN, match
+
+PUSH = ForgeEvent("push", branch="main", commit="1a2b3c4", paths=("src/a.py", "docs/b.md"))
+TAG = ForgeEvent("tag", tag="v1.2", commit="1a2b3c4")
+REQUEST = ForgeEvent("pull_request", branch="main", base_branch="main", head_branch="x", action="opened")
+DEPLOY = ForgeEvent("deploy")
+
+
+@pytest.mark.parametrize(
+    ("trigger", "event", "fires", "reason"),
+    [
+        (EventTrigger(("push",)), PUSH, True, ""),
+        (EventTrigger(("push", "tag")), TAG, True, ""),
+        (EventTrigger(("tag", "pull_request")), PUSH, False, "events: push is not one of tag, pull_request"),
+        (EventTrigger(("push",)), replace(PUSH, ignored="because"), False, "because"),
+        (EventTrigger(("tag",)), replace(PUSH, ignored="because"), False, "events: push is not one of tag"),
+        (EventTrigger(("push",), repos=("me/*",)), replace(PUSH, repo="me/site"), True, ""),
+        (
+            EventTrigger(("push",), repos=("me/*",)),
+            replace(PUSH, repo="you/site"),
+            False,
+            "repos: you/site does not pass",
+        ),
+        (EventTrigger(("push",), repos=("me/*",)), PUSH, False, "repos: the event has no repository"),
+        (EventTrigger(("push",), branches=("main",)), PUSH, True, ""),
+        (EventTrigger(("push",), branches=("rel/**", "!x")), PUSH, False, "branches: main does not pass rel/**, !x"),
+        (EventTrigger(("pull_request",), branches=("main",)), REQUEST, True, ""),
+        (EventTrigger(("pull_request",), branches=("x",)), REQUEST, False, "branches: main does not pass x"),
+        # A rule for branches says nothing of tags, nor the other way round.
+        (EventTrigger(("push", "tag"), branches=("main",)), TAG, True, ""),
+        (EventTrigger(("push", "tag"), tags=("v2.*",)), PUSH, True, ""),
+        (EventTrigger(("push", "tag"), tags=("v2.*",)), TAG, False, "tags: v1.2 does not pass v2.*"),
+        (EventTrigger(("push", "tag"), tags=("v1.*",)), TAG, True, ""),
+        (EventTrigger(("push",), paths=("src/**",)), PUSH, True, ""),
+        (EventTrigger(("push",), paths=("!docs/**",)), PUSH, True, ""),
+        (
+            EventTrigger(("push",), paths=("web/**",)),
+            PUSH,
+            False,
+            "paths: none of 2 changed files passes web/**",
+        ),
+        (EventTrigger(("push",), paths=("web/**",)), replace(PUSH, paths=None), True, PATHS_UNKNOWN),
+        (EventTrigger(("push",), paths=("web/**",)), replace(PUSH, paths=()), False, "paths: none of 0 changed files"),
+        (EventTrigger(("pull_request",), paths=("web/**",)), REQUEST, True, PATHS_UNKNOWN),
+        (EventTrigger(("deploy",)), DEPLOY, True, ""),
+        (EventTrigger(("deploy",), branches=("main",)), DEPLOY, False, "branches: the event has no branch"),
+        (EventTrigger(("deploy",), branches=("main",)), replace(DEPLOY, branch="main"), True, ""),
+        (EventTrigger(("deploy",), tags=("v2",)), replace(DEPLOY, tag="v1"), False, "tags: v1 does not pass v2"),
+    ],
+)
+def test_rules(trigger: EventTrigger, event: ForgeEvent, fires: bool, reason: str) -> None:
+    found = match(trigger, event)
+    assert found.fires is fires
+    assert found.reason.startswith(reason)
+    assert bool(found.reason) == bool(reason)
+
+
+def test_long_lists_are_told_in_part() -> None:
+    globs = tuple(f"release/{number}" for number in range(100))
+    assert len(match(EventTrigger(("push",), branches=globs), PUSH).reason) < 300
