@@ -5,9 +5,11 @@ from uuid import UUID
 
 import pytest
 
+from arcentra_server.domain.definition import StepSpec
 from arcentra_server.domain.errors import InvalidTransition, NotFound
 from arcentra_server.domain.execution import CancelCommand
 from arcentra_server.domain.states import RunStatus, StepStatus
+from arcentra_server.services.step_runs import AddedStep
 from tests.support.world import World
 
 UNKNOWN = UUID(int=7)
@@ -208,3 +210,19 @@ async def test_pause_that_races_with_claims_and_ends(world: World) -> None:
         await world.server.runs.resume(run.id, None, "", "alice")
         assert len(await world.work(agent)) == 3
         assert await run.status() is RunStatus.SUCCESS
+
+
+async def test_run_whose_time_is_over_takes_nothing_new_and_is_not_paused(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start("..")
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    await world.sql("UPDATE pipeline_runs SET started_at = clock_timestamp() - interval '1 h', timeout_ms = 1000")
+    await world.server.reaper.run_once()
+    assert await run.status() is RunStatus.RUNNING
+    with pytest.raises(InvalidTransition):
+        await world.server.runs.pause(run.id, None, "", "tester")
+    with pytest.raises(InvalidTransition):
+        await world.server.steps.create(AddedStep(StepSpec("new", uses="shell"), run.id, job_name="new"), "tester")
+    await world.end(dispatch)
+    assert (await run.states(), await run.status()) == ("Tx", RunStatus.FAILED)

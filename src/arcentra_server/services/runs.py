@@ -112,15 +112,15 @@ class RunService:
 
         Raises:
             NotFound: no such run, or not of this pipeline.
-            InvalidTransition: the run is finished, or being stopped.
+            InvalidTransition: the run is finished, is being stopped, or its time is over.
         """
 
         async def decide(tx: Tx, ledger: Ledger) -> None:
             run = await _locked(tx, ledger, run_id, pipeline_id)
             if run.paused:
                 return
-            if run.stopped:
-                raise InvalidTransition("the run is being stopped")
+            if run.ending:
+                raise InvalidTransition("the run is being ended")
             ledger.pause(run, reason, actor)
             await runs.hold_queue(tx, run_id, held=True)
 

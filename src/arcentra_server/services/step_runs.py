@@ -69,7 +69,7 @@ class StepRunService:
                 raise NotFound(f"pipeline run {str(run_id or '')!r} not found")
             if added.pipeline_id and run.pipeline_id != added.pipeline_id:
                 raise ValidationError.at("pipeline_id", "the run is of another pipeline")
-            if run.status.terminal or run.stopped:
+            if run.status.terminal or run.ending:
                 raise InvalidTransition("pipeline run already finished")
             job, is_new = await self._job_for(tx, ledger, run, added)
             await _check_not_gated(tx, ledger, job)
