@@ -4,11 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from arcentra_server.db.embedded import EmbeddedPostgres
 from tests.support.postgres import Databases, chosen_bindir
 
 _SETTLING_TURNS = 5
+
+# How long an example takes is no property of the code: on a busy machine any of them may wait for its turn.
+settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +47,6 @@ async def databases(postgres: EmbeddedPostgres) -> AsyncIterator[Databases]:
 
 @pytest.fixture
 async def dsn(databases: Databases) -> AsyncIterator[str]:
-    """The address of an empty, migrated database of the test's own."""
-    async with databases.clone() as dsn:
+    """The address of an empty, migrated database, which only the test uses as long as it runs. Its schema stays."""
+    async with databases.lend() as dsn:
         yield dsn

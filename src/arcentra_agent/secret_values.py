@@ -19,8 +19,16 @@ LEAST_BYTES = 6
 # What may stand unescaped: everything reserved is escaped, paths stay readable, as JavaScript does it.
 _URL_SAFE = ("", "/", "!'()*")
 _LINE_ENDS = re.compile(r"[\r\n]+")
-# What printf %q of bash leaves as it is.
-_PLAIN_IN_SHELL = re.compile(r"[^A-Za-z0-9_.,:+@%/\-]")
+# What shells escape when they escape all that may mean something anywhere.
+_ESCAPED = re.compile(r"[^A-Za-z0-9_.,:+@%/\-]")
+# What bash (`printf %q`) puts a backslash before: of # and ~ at the begin of a text the bare form is found as well.
+_ESCAPED_BY_BASH = re.compile(r"""[ "'\\|&;()<>!{}*\[\]?^$`,]|(?<=[:=])~""")
+# As bash writes a text with control characters, which is $'...'.
+_ANSI_C = {code: f"\\{code:03o}" for code in (*range(1, 32), 127)} | str.maketrans(
+    {"\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r", "\x1b": "\\E"}
+    | {"'": "\\'", "\\": "\\\\"}
+)
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 class SecretValues:
@@ -93,6 +101,14 @@ def _shell_forms(value: str) -> Iterator[str]:
     yield shlex.quote(value).removeprefix("'").removesuffix("'")
     yield value.replace("'", "'\\''")
     yield re.sub(r'([\\"$`])', r"\\\1", value)
-    yield _PLAIN_IN_SHELL.sub(lambda match: f"\\{match[0]}", value)
-    # $'...', which bash takes as soon as there is a control character.
-    yield re.sub(r"[\\']", lambda match: f"\\{match[0]}", value).replace("\n", "\\n").replace("\t", "\\t")
+    for escaped in (_ESCAPED, _ESCAPED_BY_BASH):
+        yield escaped.sub(r"\\\g<0>", value)
+    in_ansi_c = value.translate(_ANSI_C)
+    yield in_ansi_c
+    # In octal what cannot be shown; in the locale C that is all that is not ASCII.
+    yield _BEYOND_ASCII.sub(lambda match: match[0] if match[0].isprintable() else _octal(match[0]), in_ansi_c)
+    yield _BEYOND_ASCII.sub(lambda match: _octal(match[0]), in_ansi_c)
+
+
+def _octal(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in character.encode())

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from arcentra_cli.exit_codes import ExitCode
+from arcentra_cli.terminal import visible
 
 
 @dataclass(eq=False)
@@ -16,7 +17,8 @@ class CliError(Exception):
     prefix: str = "error: "
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.prefix}{self.message}", *(f"  {line}" for line in self.details)])
+        lines = [f"{self.prefix}{self.message}", *(f"  {line}" for line in self.details)]
+        return "\n".join(visible(line) for line in lines)
 
     def report(self) -> None:
         """Write the error to stderr."""

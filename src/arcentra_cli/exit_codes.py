@@ -26,7 +26,7 @@ _OF_RUN = {
 
 HELP = (
     "Exit codes: 0 done, or the followed run succeeded; 1 the run failed; 2 wrong usage, or the server refused the "
-    "request; 3 the run was cancelled; 4 the run is partial (only tolerated failures); 5 the run timed out; "
+    "request, also because of the role of the credential; 3 the run was cancelled; 4 the run is partial (only tolerated failures); 5 the run timed out; "
     "6 the server cannot be reached, did not accept the credential, or failed; 130 interrupted."
 )
 

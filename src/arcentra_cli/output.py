@@ -9,6 +9,8 @@ from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 
 from arcentra_cli.config import OutputFormat
+from arcentra_cli.render.parts import plain
+from arcentra_cli.terminal import escaped_json, is_harmless
 
 # Rows are not folded for a reader that is no terminal: a row a line is what grep and awk want.
 _UNFOLDED_WIDTH = 4096
@@ -31,11 +33,12 @@ def emit(output: OutputFormat, message: Message, table: Callable[[], RenderableT
         print(serialise(output, message))
         return
     target = console()
+    shown = plain(table())
     if for_a_person():
-        target.print(table())
+        target.print(shown)
         return
     with target.capture() as capture:
-        target.print(table())
+        target.print(shown)
     # Padding up to the widest row says nothing to a program.
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
@@ -46,10 +49,13 @@ def serialise(output: OutputFormat, message: Message) -> str:
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     if output is OutputFormat.YAML:
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip("\n")
-    return json_format.MessageToJson(
-        message,
-        preserving_proto_field_name=True,
-        always_print_fields_with_no_presence=True,
-        ensure_ascii=False,
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        return (text if is_harmless(text) else yaml.safe_dump(document, sort_keys=False)).rstrip("\n")
+    return escaped_json(
+        json_format.MessageToJson(
+            message,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+            ensure_ascii=False,
+        )
     )

@@ -42,7 +42,7 @@ def explain(error: AioRpcError, endpoint: Endpoint) -> CliError:
             (f"log in with `arcentra login --server {endpoint.address}`", *endpoint.unreadable),
         )
     if code is StatusCode.PERMISSION_DENIED:
-        return CliError(f"not allowed: {text}", ExitCode.UNREACHABLE)
+        return CliError(f"not allowed: {text}", ExitCode.USAGE)
     if code in _REFUSED:
         return CliError(text, ExitCode.USAGE, tuple(field_violations(error)))
     return CliError(f"the server failed: {text}", ExitCode.UNREACHABLE)

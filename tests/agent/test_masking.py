@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcentra_agent.masking import MASK, Masker
 from arcentra_agent.secret_values import SecretValues, is_maskable
+from tests.support.bash_quotes import bash_quotes, hard_to_quote
+from tests.support.dice import cases
 
 # Few letters make needles overlap each other and themselves. No mask can be one: `*` is in none of them.
 needles = st.lists(st.text("ab", min_size=1, max_size=12).map(str.encode), min_size=1, max_size=4)
@@ -143,6 +145,15 @@ FORMS: dict[str, Callable[[str], str]] = {
 def test_every_form_of_a_value_is_found(form: str, value: str, before: str, after: str) -> None:
     written = FORMS[form](value)
     assert SecretValues([value]).masked(f"{before}{written}{after}").replace("***", "", 1) == before + after
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@settings(max_examples=3, deadline=None)
+@given(cases(hard_to_quote))
+def test_a_value_is_found_however_bash_quotes_it(locale: str, secrets: list[str]) -> None:
+    quoted = [text.decode() for text in bash_quotes(secrets, locale)]
+    masked = {secret: SecretValues([secret]).masked(text) for secret, text in zip(secrets, quoted, strict=True)}
+    assert {secret: text for secret, text in masked.items() if text.lstrip("\\").strip("$'*")} == {}
 
 
 @given(value=values, before=st.binary(max_size=5), after=st.binary(max_size=5))

@@ -151,6 +151,43 @@ async def test_runs_are_listed_shown_and_stopped(cli: Cli, fake: FakePipelineSer
     assert (await cli.run("run", "show", "nope")).code == 2
 
 
+async def test_the_pipeline_of_listed_runs_is_named_in_either_way(cli: Cli, fake: FakePipelineServer) -> None:
+    fake.add_run("demo")
+    for words in (["demo"], ["--pipeline", "demo"], ["demo", "--pipeline", "demo"]):
+        result = await cli.run("run", "list", *words)
+        assert result.code == 0, result.err
+        asked = [request for request in fake.requests if isinstance(request, pipeline_pb2.ListPipelineRunsRequest)][-1]
+        assert asked.pipeline_id == fake.pipelines["default", "demo"].pipeline_id
+    both = await cli.run("run", "list", "demo", "--pipeline", "other")
+    assert both.code == 2
+
+
+async def test_a_pipeline_without_runs_never_ran(cli: Cli, fake: FakePipelineServer) -> None:
+    fake.add_pipeline("fresh").status = pipeline_pb2.PIPELINE_STATUS_PENDING
+    ran = fake.add_pipeline("used")
+    ran.status, ran.total_runs = pipeline_pb2.PIPELINE_STATUS_PENDING, 1
+    rows = {row.split()[1]: row for row in (await cli.run("pipeline", "list")).out.splitlines()}
+    assert "never ran" in rows["fresh"]
+    assert "PENDING" not in rows["fresh"]
+    assert "PENDING" in rows["used"]
+
+
+async def test_a_run_without_logs_says_so(cli: Cli, fake: FakePipelineServer) -> None:
+    run = fake.add_run()
+    await run.job("build", pipeline_pb2.PIPELINE_STATUS_PENDING)
+    early = await cli.run("logs", run.run_id)
+    assert (early.code, early.out) == (0, "")
+    assert early.err == f"run {run.run_id} has no logs: no step of it has started (the run is pending)\n"
+    step = await run.step("build/compile", steprun_pb2.STEP_RUN_STATUS_SUCCESS)
+    await run.log(step, complete=True)
+    silent = await cli.run("logs", run.run_id)
+    assert silent.err == f"run {run.run_id} has no logs: its steps wrote nothing (the run is pending)\n"
+    other = await cli.run("logs", run.run_id, "--job", "lint")
+    assert "has no such logs" in other.err
+    await run.log(step, b"here\n", complete=True)
+    assert (await cli.run("logs", run.run_id)).err == ""
+
+
 async def test_agents_are_a_row_each(cli: Cli) -> None:
     result = await cli.run("agent", "list")
     assert result.code == 0, result.err

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arcentra_api.stream.v1.stream_pb2 import StreamStepRunLogsResponse
-from arcentra_cli.follow.lines import LONGEST_LINE, LogReader, without_escapes
+from arcentra_cli.follow.lines import LONGEST_LINE, LogReader
 from arcentra_cli.follow.screen import prefixed
+from arcentra_cli.terminal import without_escapes
 
 
 def read(*messages: StreamStepRunLogsResponse) -> list[str]:

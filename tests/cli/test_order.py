@@ -113,7 +113,7 @@ async def test_refusals_of_a_vote_are_one_line(cli: Cli, fake: FakePipelineServe
     fake.order.add_gate(run.detail, state=pipeline_pb2.APPROVAL_STATE_EXPIRED)
     refused = await cli.run("approval", "approve", "00000000")
     assert (refused.code, refused.err) == (
-        6,
+        2,
         "error: not allowed: not an approver: this gate names who may decide it\n",
     )
     decided = await cli.run("approval", "reject", "00000001")

@@ -54,6 +54,8 @@ GATES = [
             {"status": SUCCESS, "allow_failure": True, "outputs": {"b": "1\n\x1b[2J2", "a": "x" * 70}},
             f"outputs a={'x' * 60}..., b=1 2",
         ),
+        ({"status": SUCCESS, "error_message": "outputs.size: no\nsuch key"}, "outputs.size: no such key"),
+        ({"status": pipeline_pb2.PIPELINE_STATUS_SKIPPED, "error_message": "not needed"}, "not needed"),
         ({"status": RUNNING, "depends_on": list("abcdef")}, "after a, b, c, d +2"),
     ],
 )

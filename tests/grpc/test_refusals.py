@@ -152,6 +152,7 @@ async def test_the_roles_of_users_and_agents_are_apart(server: Server, admin: Cl
         pipeline_pb2.TriggerPipelineRequest(pipeline_id=NOBODY), metadata=viewer.metadata
     )
     assert (await refusal(call))[0] is grpc.StatusCode.PERMISSION_DENIED
+    assert await call.details() == "the role viewer may not do this: it takes trigger, maintainer or admin"
 
 
 async def test_an_agent_acts_for_itself_only(admin: Client, registration: str) -> None:

@@ -13,6 +13,7 @@ _LETTERS = sorted(CONDITIONS)
 # Conditions are rare enough that most runs get somewhere, and mostly those that decide what runs after a failure.
 _STEP_WHEN = st.sampled_from(["", "", "", "a", "a", "f", *_LETTERS])
 _JOB_WHEN = st.sampled_from([*[""] * 8, "a", "a", "f", *_LETTERS])
+_NEEDING_WHEN = st.sampled_from([*[""] * 6, "a", "a", "a", "f", "f", *_LETTERS])
 _RETRIES = st.sampled_from(
     [*[""] * 6, "retry=2", "retry=3;delay=5", "retry=2;on=script", "retry=2;on=failed", "retry=2;on=timeout,agent_lost"]
 )
@@ -26,8 +27,10 @@ def _sometimes(text: str, times: int = 6) -> st.SearchStrategy[str]:
 def _job(draw: st.DrawFn, before: str, keys: tuple[str, ...]) -> str:
     """Draw a job. `before`: the jobs of its stage that it may need."""
     steps = "".join(draw(_KINDS) + draw(_STEP_WHEN) for _ in range(draw(st.integers(1, 3))))
-    needs = draw(st.sets(st.sampled_from(before), max_size=3)) if before and draw(st.booleans()) else ()
-    when, source = draw(_JOB_WHEN), draw(_sometimes("source=r", 8))
+    needing = before and draw(st.sampled_from((True, True, False)))
+    needs = draw(st.sets(st.sampled_from(before), min_size=1, max_size=3)) if needing else ()
+    when = draw(_NEEDING_WHEN if needs else _JOB_WHEN)
+    source = draw(_sometimes("source=r", 8))
     options = [
         f"needs={','.join(sorted(needs))}" if needs else "",
         f"when={when}" if when else "",

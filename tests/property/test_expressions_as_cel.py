@@ -13,6 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from arcentra_server.domain.expressions.evaluate import EvaluationError, evaluate
+from arcentra_server.domain.expressions.functions import Meter
 from arcentra_server.domain.expressions.program import compiled
 from tests.unit.domain.expressions.places import context
 
@@ -118,7 +119,7 @@ def of_library(program: cel.Expression, branch: str, event: dict[str, Any]) -> A
 
 def ours(source: str, branch: str, event: dict[str, Any]) -> Any:
     try:
-        return evaluate(compiled(source), context(branch=branch, event=event))
+        return evaluate(compiled(source), context(branch=branch, event=event), Meter())
     except EvaluationError:
         return FAILED
 

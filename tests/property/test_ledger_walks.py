@@ -1,4 +1,7 @@
-"""Random walks of runs: what happens is decided by dice, evenly and for long; see `test_ledger_machine.py`."""
+"""Random walks of runs: what happens is decided by dice, evenly and for long; see `test_ledger_machine.py`.
+
+350 of them each time, each a random schedule of random graphs of jobs.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import pytest
 
 from arcentra_server.db import triggers
 from arcentra_server.db.paging import Page
+from arcentra_server.db.run_starter import Started
 from arcentra_server.db.trigger_events import TriggerEventRow
 from arcentra_server.db.triggered_runs import StartRun
 from arcentra_server.db.triggers import TriggerRow
@@ -173,7 +174,7 @@ async def test_a_server_that_only_stood_still(schedules: Schedules, clock: FakeC
     clock.set("2026-11-26T12:00:01")
     others: list[int] = []
 
-    async def slow(pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+    async def slow(pipeline_id: UUID, trigger: Trigger) -> Started:
         clock.go_on(seconds=120)
         others.append(await schedules.service().run_once())
         return await world.server.starter.start(pipeline_id, trigger)
@@ -212,7 +213,7 @@ async def test_a_long_pass_misses_nothing(schedules: Schedules, clock: FakeClock
         await schedules.pipeline(HOURLY)
     clock.set("2026-11-26T12:00:00")
 
-    async def slow(pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+    async def slow(pipeline_id: UUID, trigger: Trigger) -> Started:
         clock.go_on(seconds=7)
         return await world.server.starter.start(pipeline_id, trigger)
 
@@ -246,7 +247,7 @@ async def test_one_bad_schedule_keeps_no_other_from_its_tick(
         for trigger in (HOURLY, replace(HOURLY, branch="faulty"), replace(HOURLY, branch="good"))
     ]
 
-    async def start(pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+    async def start(pipeline_id: UUID, trigger: Trigger) -> Started:
         if pipeline_id == broken:
             raise ZeroDivisionError
         if pipeline_id == faulty:
@@ -281,7 +282,7 @@ async def test_one_unreadable_schedule_keeps_no_other_from_its_tick(
 async def test_what_may_pass_is_tried_again(schedules: Schedules, clock: FakeClock, error: Exception) -> None:
     pipeline = await schedules.pipeline(HOURLY)
 
-    async def away(_: UUID, __: Trigger) -> tuple[UUID, list[UUID]]:
+    async def away(_: UUID, __: Trigger) -> Started:
         raise error
 
     clock.set("2026-11-26T12:00:01")
@@ -330,7 +331,7 @@ async def test_a_pipeline_that_is_disabled_at_the_last_moment(
 ) -> None:
     pipeline = await schedules.pipeline(HOURLY)
 
-    async def start(pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+    async def start(pipeline_id: UUID, trigger: Trigger) -> Started:
         await world.server.pipelines.update(pipeline, PipelineChange(enabled=False), "alice")
         return await world.server.starter.start(pipeline_id, trigger)
 

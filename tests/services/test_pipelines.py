@@ -102,6 +102,21 @@ async def test_apply_of_a_new_name_twice_at_once(world: World) -> None:
         assert sorted(one.created for one in done) == [False, False, True]
 
 
+async def test_writers_that_come_at_once_wait_for_each_other(world: World) -> None:
+    pipelines = world.server.pipelines
+    first = (await pipelines.apply(NewPipeline(shape("."), name="build"), "alice")).pipeline
+    applied = await asyncio.gather(
+        *(pipelines.apply(NewPipeline(shape("." * size), name="build"), "alice") for size in range(2, 8))
+    )
+    assert {one.pipeline.id for one in applied} == {first.id}
+    changes = [PipelineChange(stages=shape("." * size).stages) for size in range(2, 8)]
+    await asyncio.gather(
+        *(pipelines.update(first.id, change, "alice") for change in changes),
+        *(world.trigger(first.id) for _ in range(6)),
+    )
+    assert (await pipelines.get(first.id)).total_runs == 6
+
+
 async def test_active_run_keeps_its_pipeline_from_being_deleted(world: World) -> None:
     agent = await world.agent("x")
     run = await world.start(".")

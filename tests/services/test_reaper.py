@@ -4,10 +4,12 @@ from uuid import UUID
 
 import pytest
 
+from arcentra_server.db import deadlines
+from arcentra_server.db.engine import Tx
 from arcentra_server.domain.errors import LeaseLost
 from arcentra_server.domain.execution import CancelCommand, RunState
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.states import RunStatus, StepStatus
+from arcentra_server.domain.states import GateState, RunStatus, StepStatus
 from tests.support.shapes import shape
 from tests.support.world import World
 
@@ -157,6 +159,27 @@ async def test_overdue_step_is_asked_to_end_and_has_timed_out(world: World, limi
     await world.end(dispatch, StepStatus.CANCELLED)
     assert (await run.states(), await run.status()) == ("Tx x", RunStatus.FAILED)
     assert (await run.step("a1")).failure_reason == "timeout"
+
+
+async def test_job_that_came_to_its_gate_in_time_does_not_time_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".[gate]")
+    await world.server.schedule()
+    step = await world.begin(agent)
+    await world.sql("UPDATE job_runs SET timeout_ms = 1")
+    look = deadlines.overdue_jobs
+
+    async def slow(tx: Tx, limit: int) -> list[tuple[UUID, UUID]]:
+        found = await look(tx, limit)
+        await world.end(step)
+        return found
+
+    monkeypatch.setattr(deadlines, "overdue_jobs", slow)
+    await world.server.reaper.run_once()
+    assert await run.job_statuses() == [RunStatus.RUNNING]
+    assert (await run.row()).jobs[0].gate is GateState.WAITING
 
 
 async def test_retried_job_has_its_whole_time_again(world: World) -> None:

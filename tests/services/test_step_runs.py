@@ -271,3 +271,30 @@ async def test_only_the_agent_of_a_job_may_report_it(world: World) -> None:
     for wrong in (replace(report, agent_id=other), replace(report, job_id=UNKNOWN)):
         with pytest.raises(NotLeased):
             await world.server.runs.report_job(wrong)
+
+
+async def test_report_of_a_job_that_waits_at_its_gate(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".[gate]")
+    await world.work(agent)
+    job = await run.job_id("a")
+    say = world.server.runs.report_job
+    await say(JobReport(agent, job, RunStatus.SUCCESS, "", {"report": "https://store/report"}))
+    assert await world.value("SELECT uri FROM artifacts WHERE job_run_id = $1", job) == "https://store/report"
+    for status in (RunStatus.FAILED, RunStatus.CANCELLED):
+        await say(JobReport(agent, job, status, "too late"))
+        assert await run.job_statuses() == [RunStatus.RUNNING], "people decide what becomes of it"
+
+
+async def test_report_of_an_attempt_before_is_kept_and_changes_nothing(world: World) -> None:
+    agent, other = await world.agent("x"), await world.agent("y", online=False)
+    run = await world.start(".[retry=2]")
+    await world.server.schedule()
+    await world.end(await world.begin(agent), FAILED)
+    job = await run.job_id("a")
+    report = JobReport(agent, job, RunStatus.FAILED, "late", {"report": "https://store/report"})
+    await world.server.runs.report_job(report)
+    assert await world.value("SELECT uri FROM artifacts WHERE job_run_id = $1", job) == "https://store/report"
+    assert not (await run.status()).terminal
+    with pytest.raises(NotLeased):
+        await world.server.runs.report_job(replace(report, agent_id=other))

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from arcentra_server.db.paging import Page
+from arcentra_server.db.run_starter import Started
 from arcentra_server.domain.definition import CronTrigger, EventTrigger
 from arcentra_server.domain.errors import NotFound, Unauthenticated, Unavailable, ValidationError
 from arcentra_server.domain.forge import Forge
@@ -308,7 +309,7 @@ async def test_a_delivery_that_is_being_worked_on_is_not_taken_up(hooks: Hooks, 
     one = delivery("github_push")
     seen: list[int | TriggerOutcome] = []
 
-    async def slow(pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+    async def slow(pipeline_id: UUID, trigger: Trigger) -> Started:
         clock.go_on(seconds=59)
         seen.append(await hooks.webhooks().resume())
         seen.append((await hooks.deliver(hook, one)).outcome)
@@ -327,7 +328,7 @@ async def test_a_delivery_that_cannot_be_finished_is_given_up(hooks: Hooks, cloc
     hook = await hooks.hook(Forge.GITHUB, pipeline=pipeline)
     one = delivery("github_push")
 
-    async def away(_: UUID, __: Trigger) -> tuple[UUID, list[UUID]]:
+    async def away(_: UUID, __: Trigger) -> Started:
         raise Unavailable("the database is away")
 
     with pytest.raises(Unavailable):
@@ -347,7 +348,7 @@ async def test_one_bad_pipeline_keeps_no_other_from_its_run(hooks: Hooks, world:
     hook = await hooks.hook(Forge.GITHUB)
     one = delivery("github_push")
 
-    async def start(pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+    async def start(pipeline_id: UUID, trigger: Trigger) -> Started:
         if pipeline_id == broken:
             raise ZeroDivisionError
         return await world.server.starter.start(pipeline_id, trigger)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from arcentra_server.db.engine import Database, Tx
+from arcentra_server.db.run_starter import Started
 from arcentra_server.db.triggered_runs import StartRun
 from arcentra_server.domain.instantiate import Trigger
 
@@ -49,7 +50,7 @@ class DyingDatabase(Database):
 def dying_start(start: StartRun, fuse: Fuse) -> StartRun:
     """Start runs in a process that dies before or after it."""
 
-    async def dying(pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
+    async def dying(pipeline_id: UUID, trigger: Trigger) -> Started:
         fuse.step()
         started = await start(pipeline_id, trigger)
         fuse.step()

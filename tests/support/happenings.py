@@ -63,14 +63,16 @@ class Happenings:
 
     # Agents
 
-    def reported(self, report: StepReport, pin: str) -> None:
-        """A report was taken; the same one again says nothing. `pin`: the source that the step clones, if it does."""
+    def reported(self, report: StepReport, pin: str, *, told: bool = False) -> None:
+        """A report was taken; the same one again says nothing.
+
+        `pin`: the source that the step clones, if it does; `told`: it was told which commit of it.
+        """
         self.now += 1
         facts = self.steps[report.step_id]
-        if facts.ended is not None:
-            return
-        if report.status is StepStatus.RUNNING:
+        if report.status is StepStatus.RUNNING and facts.ended is None:
             facts.started = facts.started or self.now
+        if facts.ended is not None or not report.status.terminal:
             return
         if facts.asked is not None:
             self._end_as_asked(report.step_id)
@@ -82,7 +84,8 @@ class Happenings:
         self._end(report.step_id, report.status, reason, turn=True)
         commit = report.outputs.get("commit", "")
         if pin and commit and report.status is StepStatus.SUCCESS and self._pins.setdefault(pin, commit) != commit:
-            facts.status, facts.moved = StepStatus.FAILED, True
+            facts.status, facts.moved = StepStatus.FAILED, not told
+            facts.reason = FailureReason.VALIDATION if told else None
 
     def lost(self, steps: Iterable[tuple[StepState, UUID, UUID | None]], *, gone: bool) -> None:
         """Leases ended without a word of their agents: steps, each with its agent, and that which has the workspace."""

@@ -85,9 +85,6 @@ class HookServer:
             self.requests.append(request)
             self.asked.set()
             await self._answer(request.path, reader, writer)
-        writer.close()
-        with suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
 
     async def _answer(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         word, _, location = path[1:].partition("?")[0].partition("/")
@@ -144,9 +141,6 @@ class MailServer:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             await self._converse(reader, writer)
-        writer.close()
-        with suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         is_secure = False
@@ -189,7 +183,12 @@ async def _listening(serve: object, context: ssl.SSLContext | None) -> AsyncIter
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        await serve(reader, writer)  # type: ignore[operator]
+        try:
+            await serve(reader, writer)  # type: ignore[operator]
+        finally:  # also when this is cancelled because the test is over
+            writer.close()
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
 
     server = await asyncio.start_server(tracked, "127.0.0.1", 0, ssl=context)
     try:

@@ -43,7 +43,10 @@ class Asked(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How a job had its turn. `worst`: of all that came before it; `walled`: it stands behind a gate that was refused."""
+    """How a job had its turn. `worst`: of all that came before it; `walled`: it stands behind a gate that was not passed.
+
+    `walled` is also one that was skipped with its own gate and leaves it shut.
+    """
 
     turn: Turn
     worst: RunStatus
@@ -82,6 +85,7 @@ class Opinion:
         self._judged: dict[UUID, Judged] = {}
         self._retries: dict[UUID, int] = {}
         self._held: set[UUID] = set()
+        self._opened: set[int] = set()
         self._run_held = False
         self._repeats = 0
 
@@ -89,8 +93,8 @@ class Opinion:
         """Judge the jobs whose turn came, and hold what has ended against what it must have ended as."""
         new, self._repeats = self._store.rows.repeats[self._repeats :], len(self._store.rows.repeats)
         mine = [(job_id, old) for job_id, old in new if self._store.rows.jobs[job_id].run_id == self._run_id]
-        for job_id in self._facts.opened_again:
-            self._forget(job_id)
+        if self._facts.opened_again:
+            self._open_again(self._facts.opened_again)
         self._judge_all()
         for job_id, old in mine:
             if job_id in self._facts.opened_again:
@@ -103,11 +107,15 @@ class Opinion:
                 self._hold_job(job)
         self._hold_run()
 
-    def _forget(self, job_id: UUID) -> None:
-        self._judged.pop(job_id, None)
-        self._retries.pop(job_id, None)
-        self._held.discard(job_id)
+    def _open_again(self, job_ids: Iterable[UUID]) -> None:
         self._run_held = False
+        first = min(self._store.rows.jobs[job_id].stage_index for job_id in job_ids)
+        asked_again = self._gated(first) and self._facts.stage_gates.get(first) is not GateState.APPROVED
+        self._opened = {index for index in self._opened if index < first or (index == first and not asked_again)}
+        for job_id in job_ids:
+            self._judged.pop(job_id, None)
+            self._retries.pop(job_id, None)
+            self._held.discard(job_id)
 
     # Runs
 
@@ -150,39 +158,60 @@ class Opinion:
     # Turns of jobs
 
     def _judge_all(self) -> None:
-        for job in self._store.jobs_of(self._run_id):
-            if job.id in self._judged or job.id in self._held:
-                continue
-            judged = self._judge(job)
-            if judged is not None:
-                self._judged[job.id] = judged
-                self._retries.setdefault(job.id, self._most_retries(job.id))
-                if judged.turn is not Turn.RUNS or not self._shape(job.id).key:
-                    self._facts.jobs[job.id].begun = self._facts.now
+        jobs = self._store.jobs_of(self._run_id)
+        for index in sorted({job.stage_index for job in jobs}):
+            waiting = [job for job in jobs if job.stage_index == index and job.id not in self._held]
+            if index not in self._opened:
+                self._enter(index, waiting)
+            for job in waiting if index in self._opened else ():
+                if job.id not in self._judged:
+                    self._take(job.id, self._judge(job))
+
+    def _enter(self, index: int, waiting: Sequence[JobState]) -> None:
+        """Let a stage have its turn, if it has come: it is opened, or skipped, or waits at its gate."""
+        earlier = [job for job in self._store.jobs_of(self._run_id) if job.stage_index < index]
+        if not all(job.status.terminal for job in earlier):
+            return
+        failed = worst(map(self._adds, earlier)) in _BAD
+        hopeless = failed and not any(self._shape(job.id).when for job in waiting)
+        shut = self._refused(index) or any(map(self._shuts, earlier))
+        if waiting and (self._facts.ending or shut or hopeless):
+            for job in waiting:  # nobody asked what came before it
+                self._take(job.id, Judged(Turn.SKIPPED, R.SKIPPED, walled=self._shape(job.id).gate))
+        elif not waiting or not self._gated(index) or self._facts.stage_gates.get(index) is GateState.APPROVED:
+            self._opened.add(index)
+
+    def _take(self, job_id: UUID, judged: Judged | None) -> None:
+        if judged is None:
+            return
+        self._judged[job_id] = judged
+        self._retries.setdefault(job_id, self._most_retries(job_id))
+        if judged.turn is not Turn.RUNS or not self._shape(job_id).key:
+            self._facts.jobs[job_id].begun = self._facts.now
 
     def _judge(self, job: JobState) -> Judged | None:
-        """Return how a job has its turn; None: its turn has not come."""
-        shape, index = self._shape(job.id), job.stage_index
-        earlier = [other for other in self._store.jobs_of(self._run_id) if other.stage_index < index]
-        if not all(other.status.terminal for other in earlier):
-            return None
-        before = worst(self._adds(other) for other in earlier)
-        if self._facts.ending or self._refused(index):
-            return Judged(Turn.SKIPPED, before)
-        if self._gated(index) and self._facts.stage_gates.get(index) is not GateState.APPROVED:
-            hopeless = before in _BAD and not shape.when
-            return Judged(Turn.SKIPPED, before) if job.status.terminal and hopeless else None
+        """Return how a job of a stage that is open has its turn; None: its turn has not come."""
+        shape = self._shape(job.id)
+        if self._facts.ending:
+            return Judged(Turn.SKIPPED, R.SKIPPED, walled=shape.gate)
         needs = [self._store.rows.jobs[need] for need in self._store.rows.needs.get(job.id, ())]
         if not all(need.status.terminal for need in needs):
             return None
+        earlier = (other for other in self._store.jobs_of(self._run_id) if other.stage_index < job.stage_index)
         known = [self._judged.get(need.id) or Judged(Turn.RUNS, R.SKIPPED) for need in needs]
-        total = worst([before, *map(self._adds, needs), *(judged.worst for judged in known)])
-        refused = any(self._facts.jobs[need.id].gate is GateState.REJECTED for need in needs)
-        walled = refused or any(judged.walled for judged in known)
+        total = worst([*map(self._adds, earlier), *map(self._adds, needs), *(judged.worst for judged in known)])
+        walled = any(map(self._shuts, needs)) or any(judged.walled for judged in known)
         well = total not in _BAD and all(need.status is not R.SKIPPED for need in needs)
         answer = Asked.NO if walled else ask(shape.when, well=well, worst_before=total)
         turn = {Asked.YES: Turn.RUNS, Asked.NO: Turn.SKIPPED, Asked.WRONG: Turn.WRONG}[answer]
         return Judged(turn, total, walled)
+
+    def _shuts(self, job: JobState) -> bool:
+        """Answer whether the gate behind a job that has ended lets nothing through: nobody approved what there was."""
+        gate, judged = self._facts.jobs[job.id].gate, self._judged.get(job.id)
+        if not self._shape(job.id).gate or gate is GateState.APPROVED:
+            return False
+        return job.status is not R.SKIPPED or judged is None or judged.walled or judged.worst in _BAD
 
     def _gated(self, index: int) -> bool:
         return self._store.rows.stages[self._run_id, index].gate is not GateState.NONE
@@ -203,7 +232,9 @@ class Opinion:
         if facts.cancelled_at_gate:
             return R.CANCELLED
         runs = judged is not None and judged.turn is Turn.RUNS
-        if not self._shape(job.id).gate or ended.outcome not in (R.SUCCESS, R.PARTIAL) or not runs:
+        tolerated = self._shape(job.id).allow and ended.outcome in (R.FAILED, R.TIMEOUT) and not self._facts.ending
+        asked = tolerated or (runs and ended.outcome in (R.SUCCESS, R.PARTIAL))
+        if not self._shape(job.id).gate or not asked:
             return ended.outcome
         assert facts.gate is not GateState.NONE, f"{self._name(job)} ended without a decision at its gate"
         return ended.outcome if facts.gate is GateState.APPROVED else R.FAILED

@@ -31,6 +31,7 @@ class RunChecks:
         self._jobs: list[JobState] = []
         self._steps: dict[UUID, list[StepState]] = {}
         self._leases: dict[UUID, Lease] = {}
+        self._seen_leases: set[UUID] = set()
 
     def check(self) -> None:
         rows = self._store.rows
@@ -49,6 +50,7 @@ class RunChecks:
             self._check_turns(job, steps)
             self._check_job(job, steps)
             self._check_waiting(job, steps)
+        self._check_pause()
         self._check_run()
         self._check_events()
 
@@ -101,13 +103,13 @@ class RunChecks:
         for other in self._jobs:
             if other.stage_index < job.stage_index:
                 assert other.status.terminal, "a stage before its turn"
-                assert other.gate not in (GateState.WAITING, GateState.REJECTED), "behind a gate that was refused"
+                _check_passed(other)
         for index in range(job.stage_index):
             assert stages[index].gate not in (GateState.WAITING, GateState.REJECTED), "behind a gate that was refused"
         for need in self._store.rows.needs.get(job.id, ()) if first else ():
             needed = self._store.rows.jobs[need]
             assert needed.status.terminal, "a job before what it needs"
-            assert needed.gate is not GateState.REJECTED, "behind a gate that was refused"
+            _check_passed(needed)
 
     def _check_job(self, job: JobState, steps: Sequence[StepState]) -> None:
         rows = self._store.rows
@@ -122,7 +124,7 @@ class RunChecks:
         assert job.status.terminal == done, f"the job is {job.status}: {steps}"
         outcome = worst(adds(rows.step_shapes[step.id], step.status) for step in ended)
         if not done:
-            assert job.outcome is outcome
+            assert job.outcome is outcome or (job.gate is GateState.WAITING and job.failure_reason in _BESIDE_STEPS)
             going = RunStatus.RUNNING if begun else RunStatus.PENDING
             # What waits at its gate may have had nothing to run: all its steps were skipped but for one that failed.
             assert job.status is going or job.gate is GateState.WAITING, f"the job is {job.status}: {steps}"
@@ -137,6 +139,8 @@ class RunChecks:
         assert job.id not in rows.claims, "a job has ended and has a key, or waits for one"
         if job.has_outputs and job.status is not RunStatus.SKIPPED:
             assert RunStatus(rows.outputs[job.id]).terminal
+        else:
+            assert job.id not in rows.outputs, "a job was skipped and has outputs"
 
     def _check_waiting(self, job: JobState, steps: Sequence[StepState]) -> None:
         """What has not begun says what it waits for."""
@@ -156,6 +160,16 @@ class RunChecks:
             needs = [rows.jobs[need] for need in rows.needs.get(job.id, ())]
             assert job.open_needs == sum(not need.status.terminal for need in needs), "needs are counted wrongly"
             assert not stage.opened or job.open_needs, "a job waits for nothing"
+
+    def _check_pause(self) -> None:
+        """Nothing is given to an agent while the run is paused."""
+        leases = {lease.id for lease in self._leases.values()}
+        if self._store.rows.runs[self._run_id].paused:
+            mine = {
+                self._leases[step.id].id for steps in self._steps.values() for step in steps if step.id in self._leases
+            }
+            assert mine <= self._seen_leases, "something was leased while the run is paused"
+        self._seen_leases |= leases
 
     def _check_run(self) -> None:
         rows, run = self._store.rows, self._store.rows.runs[self._run_id]
@@ -246,6 +260,12 @@ _TABLES: dict[Resource, dict[str, frozenset[str]]] = {
     Resource.JOB: {source.value: frozenset(to) for source, to in JOB_TRANSITIONS.items()},
     Resource.RUN: {source.value: frozenset(to) for source, to in RUN_TRANSITIONS.items()},
 }
+
+
+def _check_passed(job: JobState) -> None:
+    """A job behind which something begins had its approval, or was skipped, so that there was nothing to approve."""
+    assert job.gate in (GateState.NONE, GateState.APPROVED) or job.status is RunStatus.SKIPPED, "past a gate"
+    assert job.gate is not GateState.REJECTED, "behind a gate that was refused"
 
 
 def _waits(gate: GateState) -> bool:

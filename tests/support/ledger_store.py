@@ -263,7 +263,8 @@ class LedgerStore:
         for step_id, before in ledger.steps_before.items():
             self._write_step(ledger.steps[step_id], before)
         for step_id in ledger.pinned:
-            self.rows.steps[step_id] = replace(self.rows.steps[step_id], pin=ledger.steps[step_id].pin)
+            step = ledger.steps[step_id]
+            self.rows.steps[step_id] = replace(self.rows.steps[step_id], pin=step.pin, told=step.told)
         self.rows.started |= ledger.started_steps & ledger.steps_before.keys()
         self.rows.started |= ledger.started_jobs & ledger.jobs_before.keys()
         self._write_leases(ledger)
@@ -310,7 +311,9 @@ class LedgerStore:
         for job_id in ledger.extended_jobs | ledger.job_outputs.keys():
             self._write_job(ledger.jobs[job_id], _MORE_OF_JOBS)
         for job_id, outputs in ledger.job_outputs.items():
-            self.rows.outputs[job_id] = outputs["end"]
+            self.rows.outputs.pop(job_id, None)
+            if outputs:
+                self.rows.outputs[job_id] = outputs["end"]
         for run_id in ledger.extended_runs:
             self._write_run(ledger.runs[run_id], _MORE_OF_RUNS)
 

@@ -33,8 +33,11 @@ def settle(store: LedgerStore, ledger: Ledger) -> None:
             _steps(store, ledger)
         elif ledger.due_stages:
             due = ledger.next_stage()
+            run = ledger.runs[due.run_id]
+            if run.ending or run.rejected or rollup.blocks(run.outcome):
+                store.load_jobs(ledger, [job.id for job in store.jobs_of(run.id)])
             jobs, upstream = load_stage(store, ledger, due.run_id, due.index)
-            ledger.enter_stage(ledger.runs[due.run_id], ledger.stages[due.run_id, due.index], jobs, upstream)
+            ledger.enter_stage(run, ledger.stages[due.run_id, due.index], jobs, upstream)
         else:
             return
 
@@ -98,8 +101,9 @@ def _steps(store: LedgerStore, ledger: Ledger) -> None:
 
 
 def _pin(store: LedgerStore, ledger: Ledger, step: StepState) -> None:
-    """Note which source the step clones."""
+    """Note which source the step clones, and whether it is told the commit of it."""
     step.pin = store.rows.shapes[step.job_id].source
+    step.told = bool(ledger.runs[step.run_id].pins.get(step.pin))
     ledger.pinned.add(step.id)
 
 

@@ -107,7 +107,8 @@ class World(RunRows):
             if verdict is None:
                 step = self.store.rows.steps[report.step_id]
                 source = self.store.rows.step_shapes[step.id].source
-                self.happenings.reported(report, self.store.rows.shapes[step.job_id].source if source else "")
+                pin = self.store.rows.shapes[step.job_id].source if source else ""
+                self.happenings.reported(report, pin, told=step.told)
         self.check()
         return verdicts
 

@@ -10,6 +10,7 @@ from arcentra_cli.login_file import Login, load_logins, login_path, save_logins
 from arcentra_cli.output import emit
 from arcentra_cli.render import tables
 from arcentra_cli.session import endpoint_of
+from arcentra_cli.terminal import visible
 
 
 async def login(settings: Settings, token: str) -> None:
@@ -24,7 +25,7 @@ async def login(settings: Settings, token: str) -> None:
         insecure=endpoint.insecure,
     )
     save_logins(path, load_logins(path).with_login(str(endpoint.address), stored))
-    print(f"logged in to {endpoint.address} as {reply.name} ({reply.role}); kept in {path}")
+    print(visible(f"logged in to {endpoint.address} as {reply.name} ({reply.role}); kept in {path}"))
 
 
 async def whoami(settings: Settings) -> None:

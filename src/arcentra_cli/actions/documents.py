@@ -10,6 +10,7 @@ from arcentra_cli.exit_codes import ExitCode
 from arcentra_cli.output import serialise
 from arcentra_cli.render import problems
 from arcentra_cli.session import session
+from arcentra_cli.terminal import visible
 
 
 async def validate(settings: Settings, files: Sequence[Path]) -> ExitCode:
@@ -22,7 +23,7 @@ async def validate(settings: Settings, files: Sequence[Path]) -> ExitCode:
             reply = await client.read(client.pipelines.ValidatePipeline, request)
             if settings.output is OutputFormat.TABLE:
                 # Not a table: a line that is too long for the screen is still one line, as editors want it.
-                print("\n".join(problems.lines(str(path), reply)), flush=True)
+                print("\n".join(visible(line) for line in problems.lines(str(path), reply)), flush=True)
             else:
                 print(serialise(settings.output, reply), flush=True)
             if not reply.valid:

@@ -14,13 +14,14 @@ from arcentra_cli.actions.runs import LONGEST_OUTAGE_S, show_live
 from arcentra_cli.client import Client
 from arcentra_cli.config import Settings
 from arcentra_cli.errors import CliError
-from arcentra_cli.follow.lines import LogReader, without_escapes
+from arcentra_cli.follow.lines import LogReader
 from arcentra_cli.follow.reading import Link, read_through
 from arcentra_cli.follow.screen import PlainScreen
 from arcentra_cli.follow.story import Story
 from arcentra_cli.follow.watch import LogFilter, read_log
 from arcentra_cli.render import words
 from arcentra_cli.session import session
+from arcentra_cli.terminal import without_escapes
 
 
 async def logs(settings: Settings, target: str, *, follow: bool, job: str, step: str) -> None:
@@ -79,18 +80,33 @@ async def _step_log(client: Client, step_run_id: str, *, follow: bool) -> None:
 
 def _print_lines(lines: list[str]) -> None:
     for line in lines:
-        print(f"{without_escapes(line, keep_styles=True)}\x1b[0m" if "\x1b" in line else line)
+        shown = without_escapes(line, keep_styles=True)
+        print(f"{shown}\x1b[0m" if "\x1b" in shown else shown)
 
 
 async def _run_logs(client: Client, run: pipeline_pb2.PipelineRunDetail, wanted: LogFilter) -> None:
     screen = PlainScreen(sys.stdout)
     link = Link(screen.notice, LONGEST_OUTAGE_S)
-    for label, step_run_id in started_steps(run):
-        if wanted.wants(label):
-            reader = LogReader()
-            async for lines in read_log(client, link, step_run_id, reader, follow=False):
-                screen.log(label, lines)
-            screen.log(label, reader.end())
+    steps = [(label, step_run_id) for label, step_run_id in started_steps(run) if wanted.wants(label)]
+    is_empty = True
+    for label, step_run_id in steps:
+        reader = LogReader()
+        async for lines in read_log(client, link, step_run_id, reader, follow=False):
+            screen.log(label, lines)
+        screen.log(label, reader.end())
+        is_empty = is_empty and not reader.offset
+    if is_empty:
+        screen.notice(_no_logs(run, wanted, len(steps)))
+
+
+def _no_logs(run: pipeline_pb2.PipelineRunDetail, wanted: LogFilter, steps: int) -> str:
+    """What to say of a run of which there is nothing to show, `steps` of it having started."""
+    status = words.pipeline_status(run.status).lower()
+    if steps:
+        return f"run {run.run_id} has no logs: its steps wrote nothing (the run is {status})"
+    if wanted == LogFilter():
+        return f"run {run.run_id} has no logs: no step of it has started (the run is {status})"
+    return f"run {run.run_id} has no such logs: no step that was asked for has started (the run is {status})"
 
 
 def started_steps(run: pipeline_pb2.PipelineRunDetail) -> Iterator[tuple[str, str]]:

@@ -16,9 +16,10 @@ from arcentra_cli.config import OutputFormat, Settings
 from arcentra_cli.errors import CliError
 from arcentra_cli.exit_codes import ExitCode
 from arcentra_cli.output import emit
-from arcentra_cli.render import definition, tables, waiting
+from arcentra_cli.render import definition, tables
 from arcentra_cli.rpc_errors import explain
 from arcentra_cli.session import endpoint_of, session
+from arcentra_cli.terminal import one_line, visible
 
 LARGEST_DOCUMENT = 1 << 20
 
@@ -119,7 +120,7 @@ async def trigger(
             warn(reply.warnings)
         if follow:
             started = f"run {reply.run_id} of {detail.namespace}/{detail.name} started"
-            print(started, file=for_progress(settings), flush=True)
+            print(visible(started), file=for_progress(settings), flush=True)
             return await follow_run(client, settings, reply.run_id, past_steps=())
     emit(settings.output, reply, lambda: Text(f"run {reply.run_id} started: arcentra run watch {reply.run_id}"))
     return ExitCode.SUCCESS
@@ -128,4 +129,4 @@ async def trigger(
 def warn(warnings: Iterable[str]) -> None:
     """Write what may keep a run from going on to stderr."""
     for warning in warnings:
-        print(f"warning: {waiting.one_line(warning)}", file=sys.stderr, flush=True)
+        print(f"warning: {one_line(warning)}", file=sys.stderr, flush=True)

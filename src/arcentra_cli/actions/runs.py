@@ -23,6 +23,7 @@ from arcentra_cli.output import console, emit, for_a_person
 from arcentra_cli.render import tables, waiting, words
 from arcentra_cli.render.run import run_report
 from arcentra_cli.session import session
+from arcentra_cli.terminal import visible
 
 # How long a followed run waits for a server that went away.
 LONGEST_OUTAGE_S = 600.0
@@ -78,7 +79,7 @@ async def retry(settings: Settings, run_id: str, *, everything: bool, follow: bo
         reply = await client.write(client.pipelines.RetryPipelineRun, request)
         done = retried(before, reply)
         if follow:
-            print(done, file=for_progress(settings), flush=True)
+            print(visible(done), file=for_progress(settings), flush=True)
             return await follow_run(client, settings, run_id, past_steps=ended_steps(before))
     emit(settings.output, reply, lambda: Text(f"{done}: arcentra run watch {run_id}"))
     return ExitCode.SUCCESS

@@ -16,6 +16,7 @@ from arcentra_cli.output import emit
 from arcentra_cli.render import secrets as render
 from arcentra_cli.secret_input import STANDARD_INPUT, read_value
 from arcentra_cli.session import session
+from arcentra_cli.terminal import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ async def set_secret(
         reply = await client.write(client.admin.SetSecret, request)
     emit(settings.output, reply, lambda: Text(f"secret {name} {scope.words} set (version {reply.version})"))
     for warning in reply.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {one_line(warning)}", file=sys.stderr)
 
 
 async def list_secrets(settings: Settings, pipeline: str | None) -> None:

@@ -11,6 +11,9 @@ PipelineOption = Annotated[
     str | None,
     typer.Option("--pipeline", metavar="PIPELINE", help="Only of this pipeline: NAME, NAMESPACE/NAME or id."),
 ]
+AnyPipeline = Annotated[
+    str | None, typer.Argument(metavar="PIPELINE", help="Only of this pipeline: NAME, NAMESPACE/NAME or id.")
+]
 StepRunId = Annotated[str, typer.Argument(metavar="STEP_RUN", help="Id of the step run.")]
 Reason = Annotated[str, typer.Option(help="Why; kept with the run.", show_default=False)]
 Page = Annotated[int, typer.Option(min=1, help="Page, from 1.")]

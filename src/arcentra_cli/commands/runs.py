@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from arcentra_cli import actions, runtime
-from arcentra_cli.commands.arguments import Limit, Page, PipelineOption, Reason, RunId
+from arcentra_cli.commands.arguments import AnyPipeline, Limit, Page, PipelineOption, Reason, RunId
 from arcentra_cli.config import Settings
 from arcentra_cli.options import command
 
@@ -15,13 +15,17 @@ app = typer.Typer(help="Runs: list, show, watch, retry, stop, pause, resume.", n
 @command(app, "list")
 def list_(
     settings: Settings,
-    pipeline: PipelineOption = None,
+    pipeline: AnyPipeline = None,
+    *,
+    named: PipelineOption = None,
     status: Annotated[str | None, typer.Option(help="Only in this status, as `running` or `failed`.")] = None,
     page: Page = 1,
     limit: Limit = 20,
 ) -> None:
-    """List runs, newest first."""
-    runtime.run(actions.runs.list_runs(settings, pipeline, status, page, limit))
+    """List runs, newest first; the pipeline may be named either way."""
+    if pipeline and named and pipeline != named:
+        raise typer.BadParameter(f"either {pipeline!r} or {named!r}", param_hint="--pipeline")
+    runtime.run(actions.runs.list_runs(settings, pipeline or named, status, page, limit))
 
 
 @command(app, "show")

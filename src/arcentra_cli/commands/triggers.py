@@ -6,15 +6,11 @@ from typing import Annotated
 import typer
 
 from arcentra_cli import actions, runtime
-from arcentra_cli.commands.arguments import Limit, Page
+from arcentra_cli.commands.arguments import AnyPipeline, Limit, Page
 from arcentra_cli.config import Settings
 from arcentra_cli.options import command
 
 app = typer.Typer(help="Triggers: what starts runs by itself, and what came of it.", no_args_is_help=True)
-
-AnyPipeline = Annotated[
-    str | None, typer.Argument(metavar="PIPELINE", help="Only of this pipeline: NAME, NAMESPACE/NAME or id.")
-]
 
 
 class Outcome(StrEnum):

@@ -1,20 +1,11 @@
 """The log of a step run as whole lines, whatever the pieces in which its bytes arrive. Pure."""
 
 import codecs
-import re
 
 from arcentra_api.stream.v1 import stream_pb2
 
 # A step that writes without ever ending a line must not fill the memory: longer lines are cut here (characters).
 LONGEST_LINE = 64 << 10
-# Colours and text styles are the only escape sequences that cannot move the cursor or talk to the terminal.
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC and the other strings, up to their end
-    r"|\x1b[ -/]*[0-~]?"  # everything else that starts with ESC
-)
-_STYLE = re.compile(r"\x1b\[[0-9;:]*m")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f\x80-\x9f]")
 
 
 class LogReader:
@@ -73,12 +64,3 @@ def gap(lost_bytes: int) -> str:
 def _visible(line: str) -> str:
     """What a terminal would leave of a line that was overwritten with carriage returns, as progress bars do."""
     return line.rstrip("\r").rpartition("\r")[2]
-
-
-def without_escapes(line: str, *, keep_styles: bool) -> str:
-    """The line without anything that could steer a terminal; colours stay with `keep_styles`."""
-
-    def replacement(match: re.Match[str]) -> str:
-        return match[0] if keep_styles and _STYLE.fullmatch(match[0]) else ""
-
-    return _CONTROLS.sub("", _ESCAPES.sub(replacement, line))

@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from arcentra_cli.follow.lines import without_escapes
 from arcentra_cli.follow.story import Progress, Say
 from arcentra_cli.render import words
+from arcentra_cli.terminal import visible, without_escapes
 
 _LABEL_STYLES = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_blue")
 _NAMES_SHOWN = 4
@@ -42,12 +42,12 @@ class Screen(Protocol):
 
 def said(change: Say) -> str:
     """A change of state as one line."""
-    return " ".join(part for part in ("==>", change.subject, change.status, change.more) if part)
+    return visible(" ".join(part for part in ("==>", change.subject, change.status, change.more) if part))
 
 
 def prefixed(label: str, lines: Sequence[str]) -> str:
     """Log lines as text, each behind the step it is from."""
-    prefix = f"{label} | " if label else ""
+    prefix = f"{visible(label)} | " if label else ""
     return "".join(f"{prefix}{without_escapes(line, keep_styles=False)}\n" for line in lines)
 
 
@@ -75,7 +75,7 @@ class PlainScreen:
             print(said(change), file=self._out, flush=True)
 
     def notice(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
     def tick(self) -> None:
         """Nothing here shows the time."""
@@ -103,7 +103,7 @@ class LiveScreen:
         self._live.stop()
 
     def log(self, label: str, lines: Sequence[str]) -> None:
-        prefix = Text(f"{label} | " if label else "", style=label_style(label))
+        prefix = Text(f"{visible(label)} | " if label else "", style=label_style(label))
         text = Text("\n").join(
             Text.assemble(prefix, Text.from_ansi(without_escapes(line, keep_styles=True))) for line in lines
         )
@@ -113,14 +113,15 @@ class LiveScreen:
     def say(self, change: Say) -> None:
         if self._states:
             status = Text(change.status, style=words.status_style(change.status))
-            parts = [Text("==>", style="bold"), Text(change.subject, style="bold"), status, Text(change.more)]
+            subject, more = Text(visible(change.subject), style="bold"), Text(visible(change.more))
+            parts = [Text("==>", style="bold"), subject, status, more]
             self._console.print(Text(" ").join(part for part in parts if part), soft_wrap=True)
 
     def notice(self, text: str) -> None:
         if sys.stderr.isatty():  # through the console, or it would land in the status line
-            self._console.print(Text(text, style="yellow"), soft_wrap=True)
+            self._console.print(Text(visible(text), style="yellow"), soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
     def tick(self) -> None:
         self._live.refresh()
@@ -147,6 +148,6 @@ def status_line(progress: Progress, elapsed_s: float) -> Table:
         ProgressBar(total=max(progress.total, 1), completed=progress.completed, width=20),
         Text.assemble(f"{progress.completed}/{progress.total} jobs", failed),
         Text(words.duration(int(elapsed_s) * 1000 if elapsed_s >= 1 else 0), style="dim"),
-        Text.assemble(words.styled(progress.status), " ", (shown, style)),
+        Text.assemble(words.styled(progress.status), " ", (visible(shown), style)),
     )
     return grid

@@ -14,6 +14,7 @@ from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.stream.v1 import stream_pb2
 from arcentra_cli.follow.waits import waits_of
 from arcentra_cli.render import waiting, words
+from arcentra_cli.terminal import one_line
 
 # Waits that a reader of the status line wants to know of while nothing runs: they may last, and may be for the reader.
 _NOTABLE_WAITS = frozenset({"approval", "concurrency", "retry"})
@@ -259,5 +260,5 @@ def _took(milliseconds: int) -> str:
 
 def _end_of_step(message: stream_pb2.StreamStepRunStatusResponse, status: str) -> str:
     exit_code = f"exit {message.exit_code}" if message.exit_code and status == "FAILED" else ""
-    error = waiting.one_line(message.error_message) if status != "SUCCESS" else ""
+    error = one_line(message.error_message) if status != "SUCCESS" else ""
     return ", ".join(part for part in (_took(message.duration), exit_code, error) if part)

@@ -6,6 +6,7 @@ from rich.text import Text
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_cli.render import waiting, words
 from arcentra_cli.render.parts import columns, page, pairs
+from arcentra_cli.terminal import one_line
 
 _STYLES = {"PENDING": "yellow", "APPROVED": "green", "REJECTED": "red", "EXPIRED": "red", "CANCELLED": "magenta"}
 _DECISIONS = {
@@ -47,7 +48,7 @@ def approval(gate: pipeline_pb2.ApprovalDetail) -> RenderableType:
         ("State", _styled_state(gate)),
         ("Pipeline", f"{gate.namespace}/{gate.pipeline_name}"),
         ("Run", gate.run_id),
-        ("Triggered by", waiting.one_line(gate.triggered_by)),
+        ("Triggered by", gate.triggered_by),
         ("Commit", gate.commit_sha or "not known yet"),
         ("Definition", gate.spec_digest),
         ("Votes", waiting.votes(gate)),
@@ -68,7 +69,7 @@ def _votes(gate: pipeline_pb2.ApprovalDetail) -> RenderableType:
     table = columns("voter", "vote", "at", "comment")
     for vote in gate.votes:
         decision = _DECISIONS.get(vote.decision, str(vote.decision))
-        table.add_row(vote.voter, decision, words.moment(vote.voted_at), waiting.one_line(vote.comment))
+        table.add_row(vote.voter, decision, words.moment(vote.voted_at), one_line(vote.comment))
     return table
 
 

@@ -8,10 +8,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
-from arcentra_cli.render import waiting, words
+from arcentra_cli.render import words
 from arcentra_cli.render.parts import columns, mapping, pairs
 from arcentra_cli.render.tables import pipeline_state
 from arcentra_cli.render.triggers import event_rules
+from arcentra_cli.terminal import one_line
 
 
 def pipeline(detail: pipeline_pb2.PipelineDetail) -> RenderableType:
@@ -20,7 +21,7 @@ def pipeline(detail: pipeline_pb2.PipelineDetail) -> RenderableType:
         [
             ("Pipeline", f"{detail.namespace}/{detail.name}"),
             ("Id", detail.pipeline_id),
-            ("Description", detail.description),
+            ("Description", detail.description.splitlines()),
             ("Status", pipeline_state(detail)),
             ("Definition", f"version {detail.spec_version}" if detail.spec_version else ""),
             ("Runs", f"{detail.total_runs} ({detail.success_runs} ok, {detail.failed_runs} failed)"),
@@ -28,8 +29,8 @@ def pipeline(detail: pipeline_pb2.PipelineDetail) -> RenderableType:
             ("Updated", words.moment(detail.updated_at)),
             ("Variables", mapping(detail.variables)),
             ("Timeout", detail.timeout),
-            ("Triggers", "\n".join(trigger(one) for one in detail.triggers)),
-            ("Gates", "\n".join(_gates(detail))),
+            ("Triggers", [trigger(one) for one in detail.triggers]),
+            ("Gates", [*_gates(detail)]),
         ]
     )
     jobs = columns("stage", "job", "after", "steps", "timeout", "agents with", "rules")
@@ -103,7 +104,7 @@ def _rules(job: pipeline_pb2.Job) -> Iterator[str]:
     if job.HasField("matrix"):
         yield matrix(job.matrix)
     if job.when:
-        yield f"when {waiting.one_line(job.when)}"
+        yield f"when {one_line(job.when)}"
     if job.HasField("retry"):
         pause = f" with a pause of {job.retry.delay}" if job.retry.delay else ""
         yield f"{job.retry.max_attempts} attempts{pause}" + (f" on {', '.join(job.retry.on)}" if job.retry.on else "")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
-from arcentra_cli.render.waiting import one_line
+from arcentra_cli.terminal import one_line
 
 
 def lines(file: str, reply: pipeline_pb2.ValidatePipelineResponse) -> Iterator[str]:

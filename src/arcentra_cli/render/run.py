@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_cli.render import waiting, words
+from arcentra_cli.render.parts import PlainTable, plain
+from arcentra_cli.terminal import one_line
 
 Row = tuple[str | Text, ...]
 _COLUMNS = ("STAGE", "JOB", "STEP", "STATUS", "DURATION", "AGENT", "NOTE")
@@ -23,11 +24,12 @@ def run_report(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], n
     `agents` maps ids to names; an unknown agent is shown by its id.
     """
     gates = [Text(f"{waiting.gate_name(gate)} {waiting.how_to_decide(gate)}") for gate in run.pending_approvals]
-    return Group(_table(run, agents, now), Text(""), *gates, Text.assemble(*summary(run, now)))
+    below = [plain(line) for line in (*gates, Text.assemble(*summary(run, now)))]
+    return Group(_table(run, agents, now), Text(""), *below)
 
 
-def _table(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], now: float) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def _table(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], now: float) -> PlainTable:
+    table = PlainTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     first = 0 if any(job.stage not in {"", _ONLY_STAGE} for job in run.job_runs) else 1
     for column in _COLUMNS[first:]:
         table.add_column(column, justify="right" if column == "DURATION" else "left", overflow="fold")
@@ -92,18 +94,23 @@ def step_note(step: pipeline_pb2.StepRunDetail) -> str:
 
 
 def _failure(status: str, reason: str, exit_code: int, error: str) -> str:
-    """Why something did not end well: the typed reason, or the exit code that stands for it, and the message."""
-    if status not in words.TERMINAL or status in {"SUCCESS", "SKIPPED"}:
+    """Why something did not end well: the typed reason, or the exit code that stands for it, and the message.
+
+    What ended well may have a message too, as a job whose outputs could not be made.
+    """
+    if status not in words.TERMINAL:
         return ""
+    if status in {"SUCCESS", "SKIPPED"}:
+        return one_line(error)
     if exit_code and reason in {"", "script"}:
         reason = f"exit {exit_code}"
     if reason.upper() == status:
         reason = ""
-    return ": ".join(part for part in (reason, waiting.one_line(error)) if part)
+    return ": ".join(part for part in (reason, one_line(error)) if part)
 
 
 def _outputs(outputs: Mapping[str, str]) -> str:
-    texts = {name: waiting.one_line(value) for name, value in sorted(outputs.items())}
+    texts = {name: one_line(value) for name, value in sorted(outputs.items())}
     shown = (f"{name}={text[:_LONGEST_OUTPUT]}{'...' * (len(text) > _LONGEST_OUTPUT)}" for name, text in texts.items())
     return f"outputs {', '.join(shown)}" if texts else ""
 
@@ -114,7 +121,7 @@ def summary(run: pipeline_pb2.PipelineRunDetail, now: float) -> list[tuple[str, 
     took = words.span(run.start_time, run.end_time, run.duration, now)
     failed = f", {run.failed_jobs} failed" if run.failed_jobs else ""
     tail = f" {'in' if status in words.TERMINAL else 'for'} {took}" if took else ""
-    reason = f" ({waiting.one_line(run.status_reason)})" if run.status_reason else ""
+    reason = f" ({one_line(run.status_reason)})" if run.status_reason else ""
     return [
         (f"run {run.run_id} of {run.namespace}/{run.pipeline_name or run.pipeline_id}: ", ""),
         (status, words.status_style(status)),

@@ -8,6 +8,7 @@ from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_cli.render import waiting, words
 from arcentra_cli.render.parts import columns, mapping, page, pairs
+from arcentra_cli.terminal import one_line
 
 
 def whoami(reply: admin_pb2.WhoAmIResponse, server: str, token_source: str) -> RenderableType:
@@ -59,9 +60,11 @@ def pipelines(reply: pipeline_pb2.ListPipelinesResponse) -> RenderableType:
 
 
 def pipeline_state(pipeline: pipeline_pb2.PipelineDetail) -> Text:
-    """The state of the newest run of a pipeline, or that it is disabled."""
+    """The state of the newest run of a pipeline, or why there is none to tell of."""
     if not pipeline.enabled:
         return Text("disabled", style="dim")
+    if not pipeline.total_runs:
+        return Text("never ran", style="dim")
     return words.styled(words.pipeline_status(pipeline.status)) if pipeline.status else Text("")
 
 
@@ -98,8 +101,8 @@ def step_run(detail: steprun_pb2.StepRunDetail, now: float) -> RenderableType:
             ("Agent", detail.agent_id),
             ("Exit code", str(detail.exit_code) if status in {"SUCCESS", "FAILED"} else ""),
             ("Failure", detail.failure_reason),
-            ("Error", waiting.one_line(detail.error_message)),
-            ("Outputs", waiting.one_line(mapping(detail.outputs))),
+            ("Error", one_line(detail.error_message)),
+            ("Outputs", one_line(mapping(detail.outputs))),
             ("Secrets", mapping(detail.secrets)),
             ("Created", words.moment(detail.created_at)),
             ("Started", words.moment(detail.started_at)),

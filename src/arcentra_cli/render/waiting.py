@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
-from arcentra_cli.follow.lines import without_escapes
+from arcentra_cli.terminal import one_line
 
 _WORDS = {
     "stage": "the stages before it are not done",
@@ -69,8 +69,3 @@ def names(all_names: Sequence[str]) -> str:
     """Some names and how many there are more."""
     more = len(all_names) - _NAMES_SHOWN
     return ", ".join(all_names[:_NAMES_SHOWN]) + (f" +{more}" if more > 0 else "")
-
-
-def one_line(text: str) -> str:
-    """Text that others wrote, without line breaks and without anything that could steer a terminal."""
-    return " ".join(without_escapes(text, keep_styles=False).split())

@@ -33,9 +33,15 @@ _NEXT = (
     + "SELECT job_run_id, run_id, namespace, key FROM turns WHERE fits ORDER BY run_id, namespace, key, turn LIMIT $2"
 )
 # A key has no row of its own: all who give out its places take the same lock, after that of the run.
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1 || chr(1) || $2, 7))"
+_LOCK = """
+    SELECT pg_advisory_xact_lock(hashtextextended(namespace || chr(1) || key, 7))
+      FROM unnest($1::text[], $2::text[]) AS k(namespace, key)
+"""
 _TAKE = (
-    _TURNS.format(restriction="AND c.namespace = $2 AND c.key = $3", condition="AND w.job_run_id = ANY($4::uuid[])")
+    _TURNS.format(
+        restriction="AND (c.namespace, c.key) IN (SELECT * FROM unnest($2::text[], $3::text[]))",
+        condition="AND w.job_run_id = ANY($4::uuid[])",
+    )
     + """
     UPDATE concurrency_claims c SET place = t.place, since = clock_timestamp()
       FROM turns t WHERE t.fits AND c.job_run_id = t.job_run_id RETURNING c.job_run_id, t.turn
@@ -47,6 +53,8 @@ _SUPERSEDED = """
       FROM concurrency_claims old
       JOIN concurrency_claims young ON young.namespace = old.namespace AND young.key = old.key
            AND young.cancel_in_progress AND young.run_id > old.run_id
+      -- One that is paused starts nothing: it supersedes when it is resumed.
+      JOIN pipeline_runs y ON y.id = young.run_id AND NOT y.paused
       JOIN job_runs j ON j.id = old.job_run_id AND j.closing = '' AND j.finished_at IS NULL
      WHERE {restriction}
      GROUP BY old.run_id, old.job_run_id ORDER BY old.run_id
@@ -107,22 +115,23 @@ async def superseding(tx: Tx, job_run_ids: Sequence[UUID]) -> dict[UUID, UUID]:
 
 
 async def take(
-    tx: Tx, namespace: str, key: str, job_run_ids: Sequence[UUID], passed_over: Iterable[Hashable]
+    tx: Tx, keys: Iterable[tuple[str, str]], job_run_ids: Sequence[UUID], passed_over: Iterable[Hashable]
 ) -> list[UUID]:
-    """Give jobs of a run the key that they wait for, as long as nobody older waits and there is a place.
+    """Give jobs of a run the keys that they wait for, as long as nobody older waits and there is a place.
 
     Args:
         tx: The transaction, which has the run locked.
-        namespace: Whose key it is.
-        key: The key.
+        keys: The keys, each with its namespace.
         job_run_ids: The jobs.
         passed_over: Jobs that are left alone for now, however old they are.
 
     Returns:
         Those that got it, in the order of their turns.
     """
-    await tx.execute(_LOCK, namespace, key)
-    rows = await tx.fetch(_TAKE, list(passed_over), namespace, key, job_run_ids)
+    # In one order by everybody, so that two who want several do not wait for each other.
+    namespaces, names = zip(*sorted(set(keys)), strict=True)
+    await tx.execute(_LOCK, namespaces, names)
+    rows = await tx.fetch(_TAKE, list(passed_over), namespaces, names, job_run_ids)
     return [row["job_run_id"] for row in sorted(rows, key=lambda row: int(row["turn"]))]
 
 

@@ -100,7 +100,7 @@ class JobFacts:
         found: dict[str, dict[str, Any]] = {}
         for need in self.needs:
             known = found.get(need.name)
-            status = need.status if known is None else rollup.graver(need.status, known["status"])
+            status = need.status if known is None else _graver_end(need.status, known["status"])
             outputs = {**(known["outputs"] if known else {}), **need.outputs}
             found[need.name] = {"result": status.value.lower(), "outputs": outputs, "status": status}
         return {name: {"result": need["result"], "outputs": need["outputs"]} for name, need in found.items()}
@@ -109,6 +109,8 @@ class JobFacts:
 async def load_facts(tx: Tx, ledger: Ledger, job_ids: Collection[UUID]) -> dict[UUID, JobFacts]:
     """Return what there is to say of jobs; what the ledger knows goes before what is stored."""
     ids = list(job_ids)
+    if not ids:
+        return {}
     facts = {}
     for row in await tx.fetch(_JOBS, ids):
         known = ledger.jobs.get(row["id"])
@@ -139,6 +141,14 @@ def outcome_of(status: RunStatus) -> Outcome:
     if status is RunStatus.CANCELLED:
         return Outcome.CANCELLED
     return Outcome.FAILURE if rollup.blocks(status) else Outcome.SUCCESS
+
+
+def _graver_end(one: RunStatus, other: RunStatus) -> RunStatus:
+    """Return how the cells of a matrix stand together: what has not ended is looked at, too, when a job is cancelled."""
+    for status in (one, other):
+        if not status.terminal:
+            return status
+    return rollup.graver(one, other)
 
 
 def _need(row: Row, ledger: Ledger) -> Need:

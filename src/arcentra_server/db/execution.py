@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
+from arcentra_server.db.execution_consequences import TOLD
 from arcentra_server.domain import rollup
 from arcentra_server.domain.definition_json import retry_from_json
 from arcentra_server.domain.execution import (
@@ -20,6 +21,7 @@ from arcentra_server.domain.execution import (
     Waiting,
 )
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ledger_turns import end_of
 from arcentra_server.domain.states import FailureReason, GateState, RunStatus, StepStatus
 
 _RUN = """
@@ -55,6 +57,14 @@ _OLDER_STAGES = """
       FROM run_stages t
      WHERE t.run_id = ANY($1)
        AND NOT EXISTS (SELECT 1 FROM job_runs n WHERE n.run_id = t.run_id AND n.definition_name <> '')
+"""
+_DEPENDANTS = "SELECT needed_id, job_run_id FROM job_needs WHERE needed_id = ANY($1)"
+# Of all jobs that depend on some, directly or over others, all that they depend on.
+_ALL_BEHIND = """
+    WITH RECURSIVE behind AS (
+        SELECT job_run_id FROM job_needs WHERE needed_id = ANY($1)
+        UNION SELECT n.job_run_id FROM job_needs n JOIN behind ON n.needed_id = behind.job_run_id)
+    SELECT needed_id, job_run_id FROM job_needs WHERE job_run_id IN (SELECT job_run_id FROM behind)
 """
 _UNFINISHED = "s.status IN ('PENDING', 'QUEUED', 'RUNNING')"
 
@@ -106,6 +116,30 @@ async def load_jobs(tx: Tx, ledger: Ledger, job_ids: Sequence[UUID]) -> list[Job
     return [ledger.jobs[job_id] for job_id in job_ids]
 
 
+async def load_dependants(tx: Tx, ledger: Ledger, ended: Iterable[UUID]) -> None:
+    """Load the jobs that depend on these, which have ended.
+
+    Behind what did not end well it is likely that one after the other is skipped: all of them are loaded at once, with
+    all that they depend on.
+    """
+    asked = [job_id for job_id in ended if job_id not in ledger.dependants]
+    ends = {job_id: end_of(ledger.jobs[job_id]) for job_id in asked}
+    well = [job_id for job_id, end in ends.items() if not end.holds_up]
+    ill = [job_id for job_id, end in ends.items() if end.holds_up]
+    direct = await tx.fetch(_DEPENDANTS, well) if well else ()
+    behind = await tx.fetch(_ALL_BEHIND, ill) if ill else ()
+    known = {*asked, *(edge["job_run_id"] for edge in behind)}
+    ledger.dependants |= {job_id: [] for job_id in known}
+    ledger.needs |= {edge["job_run_id"]: [] for edge in behind}
+    for edge in behind:
+        ledger.needs[edge["job_run_id"]].append(edge["needed_id"])
+    found = dict.fromkeys((edge["needed_id"], edge["job_run_id"]) for edge in (*direct, *behind))
+    for needed, job_id in found:
+        if needed in known:
+            ledger.dependants[needed].append(job_id)
+    await load_jobs(tx, ledger, list(dict.fromkeys(job_id for edge in found for job_id in edge)))
+
+
 async def load_rest(tx: Tx, ledger: Ledger, run_id: UUID) -> None:
     """Load every job of a run that is locked which is not loaded yet: for what concerns all its stages."""
     if run_id not in ledger.whole_runs:
@@ -131,9 +165,8 @@ async def load_stage(tx: Tx, ledger: Ledger, run_id: UUID, index: int) -> tuple[
 
 
 def _loaded_stage(ledger: Ledger, run_id: UUID, index: int) -> tuple[list[JobState], RunStatus]:
-    jobs = [job for job in ledger.jobs.values() if job.run_id == run_id and job.stage_index == index]
-    before = (stage.outcome for (of_run, place), stage in ledger.stages.items() if of_run == run_id and place < index)
-    return sorted(jobs, key=lambda job: job.id), rollup.gravest(before)
+    jobs = ledger.jobs_of_stage.get((run_id, index), ())
+    return sorted(jobs, key=lambda job: job.id), ledger.before(run_id, index).outcome
 
 
 async def _load(tx: Tx, ledger: Ledger, jobs: Sequence[Row]) -> None:
@@ -270,7 +303,8 @@ def _step(row: Row) -> StepState:
         condition=row["condition"],
         dynamic=row["dynamic"],
         kind=row["kind"],
-        pin=row["pin"],
+        pin=row["pin"].removesuffix(TOLD),
+        told=row["pin"].endswith(TOLD),
         exit_code=row["exit_code"],
         error_message=row["error_message"],
         failure_reason=FailureReason(row["failure_reason"]) if row["failure_reason"] else None,

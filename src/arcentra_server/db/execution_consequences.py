@@ -13,6 +13,9 @@ from arcentra_server.db import notifications
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.domain.ledger import Ledger
 
+TOLD = " told"
+"""What is stored behind the pin of a source step that was told the commit."""
+
 _RENDERED = """
     UPDATE step_runs s SET rendered = c.rendered, pin = c.pin
       FROM unnest($1::uuid[], $2::bytea[], $3::text[]) AS c(id, rendered, pin) WHERE s.id = c.id
@@ -76,7 +79,8 @@ async def write_turns(tx: Tx, ledger: Ledger) -> None:
     """Write what was evaluated of steps whose turn came, before they are leased."""
     steps = [ledger.steps[step_id] for step_id in ledger.pinned | ledger.rendered.keys()]
     if steps:
-        await tx.execute(_RENDERED, *_columns((step.id, ledger.rendered.get(step.id), step.pin) for step in steps))
+        rows = ((step.id, ledger.rendered.get(step.id), step.pin + TOLD * step.told) for step in steps)
+        await tx.execute(_RENDERED, *_columns(rows))
 
 
 async def write_consequences(tx: Tx, ledger: Ledger) -> None:

@@ -161,7 +161,7 @@ def _run_row(run: NewRun) -> tuple[Any, ...]:
         len(run.jobs),
         trigger.actor,
         dict(trigger.event),
-        {"": trigger.commit_sha} if trigger.commit_sha else {},
+        dict(run.pins),
         run.timeout_ms,
     )
 

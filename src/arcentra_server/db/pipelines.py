@@ -20,12 +20,6 @@ _SELECT = """
            p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status, s.document, s.digest
       FROM pipelines p JOIN pipeline_specs s ON s.pipeline_id = p.id AND s.version = p.spec_version
 """
-_COUNT_RUN = """
-    UPDATE pipelines p SET total_runs = p.total_runs + 1, last_status = 'PENDING' FROM pipeline_specs s
-     WHERE p.id = $1 AND p.deleted_at IS NULL AND s.pipeline_id = p.id AND s.version = p.spec_version
-    RETURNING p.id, p.namespace, p.name, p.description, p.enabled, p.spec_version, p.created_by, p.created_at,
-              p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status, s.document, s.digest
-"""
 _SORT = {"created_at": "p.created_at", "updated_at": "p.updated_at", "name": "p.name", "status": "p.last_status"}
 
 
@@ -52,18 +46,20 @@ class PipelineRow:
 
 async def get(tx: Tx, pipeline_id: UUID, *, lock: bool = False) -> PipelineRow | None:
     """Return a pipeline that is not deleted; `lock` keeps other writers away until the end of the transaction."""
-    suffix = " FOR NO KEY UPDATE OF p" if lock else ""
-    row = await tx.fetchrow(_SELECT + "WHERE p.id = $1 AND p.deleted_at IS NULL" + suffix, pipeline_id)
+    if lock:
+        # A statement of its own: one that waits for the lock of a joined row still sees the definition that was in
+        # force before, which the row that it gets then does not have any more, and finds nothing.
+        await tx.execute("SELECT 1 FROM pipelines WHERE id = $1 FOR NO KEY UPDATE", pipeline_id)
+    row = await tx.fetchrow(_SELECT + "WHERE p.id = $1 AND p.deleted_at IS NULL", pipeline_id)
     return _pipeline(row) if row else None
 
 
 async def find(tx: Tx, namespace: str, name: str, *, lock: bool = False) -> PipelineRow | None:
-    """Return the pipeline of a name."""
-    suffix = " FOR NO KEY UPDATE OF p" if lock else ""
-    row = await tx.fetchrow(
-        _SELECT + "WHERE p.namespace = $1 AND p.name = $2 AND p.deleted_at IS NULL" + suffix, namespace, name
+    """Return the pipeline of a name; `lock` as for `get`."""
+    found = await tx.fetchval(
+        "SELECT id FROM pipelines WHERE namespace = $1 AND name = $2 AND deleted_at IS NULL", namespace, name
     )
-    return _pipeline(row) if row else None
+    return await get(tx, found, lock=lock) if found else None
 
 
 async def spec_of_version(tx: Tx, pipeline_id: UUID, version: int) -> tuple[PipelineSpec, bytes] | None:
@@ -150,11 +146,13 @@ async def update(tx: Tx, pipeline_id: UUID, *, name: str, description: str, enab
 
 async def count_run(tx: Tx, pipeline_id: UUID) -> PipelineRow | None:
     """Count a run that is being started; return the pipeline, locked, as its definition is now."""
-    row = await tx.fetchrow(_COUNT_RUN, pipeline_id)
-    if row is None:
-        # Not there, or its definition was replaced while we waited for its lock: the second look sees the new one.
-        row = await tx.fetchrow(_COUNT_RUN, pipeline_id)
-    return _pipeline(row) if row else None
+    # Before the look at the definition, for the reason that `get` has.
+    await tx.execute(
+        """UPDATE pipelines SET total_runs = total_runs + 1, last_status = 'PENDING'
+            WHERE id = $1 AND deleted_at IS NULL""",
+        pipeline_id,
+    )
+    return await get(tx, pipeline_id)
 
 
 async def has_active_run(tx: Tx, pipeline_id: UUID) -> bool:

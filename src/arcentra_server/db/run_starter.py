@@ -13,6 +13,7 @@ from arcentra_server.db.execution import load_run
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.pipelines import PipelineRow
+from arcentra_server.domain.definition_checks import total_steps
 from arcentra_server.domain.errors import (
     AlreadyExists,
     Fault,
@@ -26,6 +27,7 @@ from arcentra_server.domain.field_checks import check_env
 from arcentra_server.domain.fleet import fleet_warnings
 from arcentra_server.domain.instantiate import NewRun, Trigger, instantiate
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.run_variables import check_given, undeclared_warnings
 
 LARGE_STEPS = 200
 LARGEST_RUN = 128 * 1024 * 1024  # bytes of its step runs, as they are stored for dispatch
@@ -33,11 +35,15 @@ LARGEST_RUN = 128 * 1024 * 1024  # bytes of its step runs, as they are stored fo
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run that was started, or that the same request had started. `warnings`: what may keep it from going on."""
+    """A run that was started, or that the same request had started.
+
+    `warnings`: what may keep it from going on; `not_cloned`: see `NewRun`.
+    """
 
     run_id: UUID
     job_ids: list[UUID]
     warnings: Sequence[Fault] = ()
+    not_cloned: str = ""
 
 
 class RunStarter:
@@ -48,18 +54,13 @@ class RunStarter:
         self._selectors = selectors
         self._job_timeout_ms = job_timeout_ms
 
-    async def start(self, pipeline_id: UUID, trigger: Trigger) -> tuple[UUID, list[UUID]]:
-        """Start a run; return its id and those of its job runs. See `start_and_warn`."""
-        started = await self.start_and_warn(pipeline_id, trigger)
-        return started.run_id, started.job_ids
-
-    async def start_and_warn(self, pipeline_id: UUID, trigger: Trigger) -> Started:
+    async def start(self, pipeline_id: UUID, trigger: Trigger) -> Started:
         """Start a run. The same `request_id` answers with the same run.
 
         Raises:
             NotFound: no such pipeline.
             InvalidTransition: the pipeline is disabled.
-            ValidationError: a variable has a fault.
+            ValidationError: a variable has a fault, or is one that only the definition may declare.
             LimitExceeded: the run would be too large.
         """
         faults = check_env(trigger.variables, "variables")
@@ -78,7 +79,9 @@ class RunStarter:
                 if known is not None:
                     return Started(known, await runs.job_ids(tx, known))
             pipeline = await _counted(tx, pipeline_id)
-            large = sum(len(job.steps) for _, job in pipeline.spec.jobs()) > LARGE_STEPS
+            if unfit := check_given(trigger.variables, pipeline.spec, "variables"):
+                raise ValidationError(unfit)
+            large = total_steps(pipeline.spec) > LARGE_STEPS
             # In a thread: a run of thousands of steps takes longer to build than the loop may stand still.
             build = asyncio.to_thread(self._build, pipeline, trigger) if large else None
             run, dispatches = await build if build else self._build(pipeline, trigger)
@@ -89,8 +92,9 @@ class RunStarter:
             if not run.starts_plainly:
                 await load_run(tx, ledger, run.id)
                 ledger.due_stages[run.id, 0] = StageDue(run.id, 0)
-            warnings = fleet_warnings(pipeline.spec, await agents.labels_of_all(tx))
-            return Started(run.id, [job.id for job in run.jobs], warnings)
+            warnings = undeclared_warnings(trigger.variables, pipeline.spec)
+            warnings += fleet_warnings(pipeline.spec, await agents.labels_of_all(tx))
+            return Started(run.id, [job.id for job in run.jobs], warnings, run.not_cloned)
 
         started = await self._store.change(decide)
         self._store.announce_new_work()
@@ -106,6 +110,7 @@ class RunStarter:
             spec_version=pipeline.spec_version,
             new_id=new_id,
             job_timeout_ms=self._job_timeout_ms,
+            pipeline_name=pipeline.name,
         )
         return run, {step.id: self._store.form.encode(step) for _, step in run.steps()}
 

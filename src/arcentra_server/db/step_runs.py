@@ -172,6 +172,18 @@ async def held_before(tx: Tx, step_ids: list[UUID], agent_id: UUID) -> set[UUID]
     return {row["step_run_id"] for row in rows}
 
 
+async def held_job_before(tx: Tx, job_id: UUID, agent_id: UUID) -> bool:
+    """Answer whether this agent ever had a lease of a step run of a job."""
+    return bool(
+        await tx.fetchval(
+            """SELECT true FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+                WHERE s.job_run_id = $1 AND l.agent_id = $2 LIMIT 1""",
+            job_id,
+            agent_id,
+        )
+    )
+
+
 def _step(row: Row) -> StepRow:
     values = dict(row)
     values["status"] = StepStatus(values["status"])

@@ -8,12 +8,13 @@ from uuid import UUID
 
 import structlog
 
+from arcentra_server.db import run_starter
 from arcentra_server.domain.errors import ArcentraError, Unavailable, WriteConflict
 from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.trigger_entries import TriggerOutcome
 
-StartRun = Callable[[UUID, Trigger], Awaitable[tuple[UUID, list[UUID]]]]
-"""Starts a run of a pipeline; answers its id and those of its job runs. `RunStarter.start` is one."""
+StartRun = Callable[[UUID, Trigger], Awaitable[run_starter.Started]]
+"""Starts a run of a pipeline. `RunStarter.start` is one."""
 
 DISABLED = "the pipeline is disabled"
 _log = structlog.get_logger()
@@ -21,7 +22,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What came of it: FIRED with the run, or REFUSED with the reason."""
+    """What came of it: FIRED with the run and what is to be said of it, or REFUSED with the reason."""
 
     outcome: TriggerOutcome
     reason: str = ""
@@ -36,7 +37,7 @@ async def start_triggered(start: StartRun, pipeline_id: UUID, trigger: Trigger) 
         WriteConflict: another change was first: try again.
     """
     try:
-        run_id, _ = await start(pipeline_id, trigger)
+        started = await start(pipeline_id, trigger)
     except (Unavailable, WriteConflict):
         raise
     except ArcentraError as error:
@@ -44,4 +45,4 @@ async def start_triggered(start: StartRun, pipeline_id: UUID, trigger: Trigger) 
     except Exception:  # noqa: BLE001 - whatever it is, it is of this pipeline, and the others go on
         _log.exception("trigger_failed", pipeline_id=str(pipeline_id), request_id=trigger.request_id)
         return Started(TriggerOutcome.REFUSED, "internal error: the server's log says more")
-    return Started(TriggerOutcome.FIRED, run_id=run_id)
+    return Started(TriggerOutcome.FIRED, started.not_cloned, started.run_id)

@@ -7,8 +7,9 @@ have an expression, a secret, a source or something they depend on come here; al
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -16,15 +17,17 @@ import structlog
 
 from arcentra_server.db.contexts import JobFacts, load_facts, outcome_of
 from arcentra_server.db.engine import Row, Tx
-from arcentra_server.db.execution import load_jobs, load_rest, load_stage
+from arcentra_server.db.execution import load_dependants, load_rest, load_stage
 from arcentra_server.db.new_steps import copy_attempts
+from arcentra_server.db.pace import Pace
 from arcentra_server.db.vault import Vault
 from arcentra_server.domain import rollup
 from arcentra_server.domain.definition import SOURCE_STEP
-from arcentra_server.domain.execution import JobState, StepState, Verdict
+from arcentra_server.domain.execution import OWN, JobState, StepState, Verdict
 from arcentra_server.domain.expressions import (
     Context,
     ExpressionError,
+    Meter,
     Outcome,
     Rendered,
     Templates,
@@ -32,8 +35,11 @@ from arcentra_server.domain.expressions import (
     render,
     rendered,
 )
+from arcentra_server.domain.instantiate import ASKED_COMMIT
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ledger_turns import end_of
 from arcentra_server.domain.ports import DispatchForm
+from arcentra_server.domain.states import RunStatus
 
 MOST_RENDERED = 1024 * 1024
 """How many bytes the wire form of a step may have when its expressions are evaluated."""
@@ -46,6 +52,9 @@ _TOO_LARGE = (
 _log = structlog.get_logger()
 NOT_FOR_FORKS = "secrets are not given to a run of code that comes from a fork"
 _STEPS = "SELECT id, name, dispatch, templates, secrets FROM step_runs WHERE id = ANY($1)"
+
+_Missing = Mapping[tuple[str, UUID], Collection[str]]
+"""By namespace and pipeline, the names of secrets that are not set for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,63 +93,97 @@ class Turns:
         ended, ledger.due_outputs = ledger.due_outputs, []
         texts = await tx.fetch("SELECT id, output_texts FROM job_runs WHERE id = ANY($1)", ended)
         facts = await load_facts(tx, ledger, ended)
+        pace = Pace()
         for row in texts:
-            job = ledger.jobs[row["id"]]
+            job, meter = ledger.jobs[row["id"]], Meter()
             try:
                 context = facts[job.id].context(outcome_of(job.outcome), ledger.runs[job.run_id].commit_sha)
-                ledger.job_outputs[job.id] = _job_outputs(job, row["output_texts"], context)
+                ledger.job_outputs[job.id] = _job_outputs(job, row["output_texts"], context, meter)
             except Exception:  # noqa: BLE001 - what is wrong with one job keeps no other from ending
                 _log.exception("evaluating_failed", job_run_id=str(job.id))
-                job.error_message = job.error_message or f"outputs: {INTERNAL}"
+                _note(job, f"outputs: {INTERNAL}")
+            await pace.note(meter)
 
     async def _attempts(self, tx: Tx, ledger: Ledger) -> None:
         due, ledger.due_attempts = ledger.due_attempts, {}
         steps = await copy_attempts(tx, list(due), self.new_id)
+        of_job = {job_id: list(own) for job_id, own in groupby(steps, key=lambda step: step.job_id)}
         for job_id, delay in due.items():
-            ledger.begin_attempt(ledger.jobs[job_id], [step for step in steps if step.job_id == job_id], delay)
+            ledger.begin_attempt(ledger.jobs[job_id], of_job.get(job_id, []), delay)
 
     async def _dependants(self, tx: Tx, ledger: Ledger) -> None:
         ended, ledger.due_dependants = ledger.due_dependants, []
-        edges = await tx.fetch("SELECT job_run_id FROM job_needs WHERE needed_id = ANY($1) ORDER BY job_run_id", ended)
-        found = await load_jobs(tx, ledger, list(dict.fromkeys(edge["job_run_id"] for edge in edges)))
-        jobs = {job.id: job for job in found}
-        ledger.need_ended(jobs[edge["job_run_id"]] for edge in edges)
+        await load_dependants(tx, ledger, ended)
+        dependants = sorted(dependant for job_id in ended for dependant in ledger.dependants[job_id])
+        ledger.need_ended(ledger.jobs[job_id] for job_id in dependants)
 
     async def _jobs(self, tx: Tx, ledger: Ledger) -> None:
         due, ledger.due_jobs = ledger.due_jobs, {}
-        facts = await load_facts(tx, ledger, due)
+        plain = {job_id for job_id in due if job_id in ledger.needs and not ledger.jobs[job_id].condition}
+        facts = await load_facts(tx, ledger, [job_id for job_id in due if job_id not in plain])
+        pace = Pace()
         for job_id in due:
             job = ledger.jobs[job_id]
-            if not job.status.terminal:
+            if job.status.terminal:
+                continue
+            if job_id in plain:
+                ends = [end_of(ledger.jobs[need]) for need in ledger.needs[job_id]]
+                ledger.decide_job(job, Verdict(holds=ledger.judge_needs(job, ends)))
+            else:
                 all_well = ledger.judge_needs(job, [need.end for need in facts[job_id].needs])
-                ledger.decide_job(job, _judge_job(job, facts[job_id], ledger, all_well=all_well))
+                meter = Meter()
+                ledger.decide_job(job, _judge_job(job, facts[job_id], ledger, meter, all_well=all_well))
+                await pace.note(meter)
 
     async def _steps(self, tx: Tx, ledger: Ledger) -> None:
         due, ledger.due_steps = ledger.due_steps, {}
         rows = {row["id"]: row for row in await tx.fetch(_STEPS, list(due))}
         facts = await load_facts(tx, ledger, {ledger.steps[step_id].job_id for step_id in due})
+        named = [(facts[ledger.steps[step_id].job_id].row, row["secrets"].values()) for step_id, row in rows.items()]
+        missing = await self._missing(tx, named)
+        pace = Pace()
         for step_id, one in due.items():
             step = ledger.steps[step_id]
-            verdict = await self._judge_step(tx, ledger, step, rows[step_id], facts[step.job_id])
+            meter = Meter()
+            verdict = self._judge_step(ledger, step, rows[step_id], facts[step.job_id], missing, meter)
             ledger.decide_step(one, verdict)
+            await pace.note(meter)
 
-    async def _judge_step(self, tx: Tx, ledger: Ledger, step: StepState, row: Row, facts: JobFacts) -> Verdict:
+    async def _missing(self, tx: Tx, named: Iterable[tuple[Row, Collection[str]]]) -> _Missing:
+        """Return those of the secrets that steps name, each with the row of its job, which there are not."""
+        wanted: dict[tuple[str, UUID], set[str]] = {}
+        for job, names in named:
+            if names:
+                wanted.setdefault((job["namespace"], job["pipeline_id"]), set()).update(names)
+        return {scope: await self.vault.missing(tx, *scope, names) for scope, names in wanted.items()}
+
+    def _judge_step(
+        self,
+        ledger: Ledger,
+        step: StepState,
+        row: Row,
+        facts: JobFacts,
+        missing: _Missing,
+        meter: Meter,
+    ) -> Verdict:
         try:
-            its_turn, result = self._evaluated(ledger, step, row, facts)
+            its_turn, result = self._evaluated(ledger, step, row, facts, meter)
         except ExpressionError as error:
             return Verdict(error=str(error))
         except Exception:  # noqa: BLE001 - what is wrong with one step keeps no other from its turn
             return _internal(step)
         if not its_turn:
             return Verdict(holds=False)
-        if withheld := await self._withheld(tx, facts.row, row["secrets"].values()):
+        if withheld := _withheld(facts.row, row["secrets"].values(), missing):
             return Verdict(error=withheld)
         try:
             return self._formed(ledger, step, row["dispatch"], result)
         except Exception:  # noqa: BLE001 - as above
             return _internal(step)
 
-    def _evaluated(self, ledger: Ledger, step: StepState, row: Row, facts: JobFacts) -> tuple[bool, Rendered | None]:
+    def _evaluated(
+        self, ledger: Ledger, step: StepState, row: Row, facts: JobFacts, meter: Meter
+    ) -> tuple[bool, Rendered | None]:
         """Return whether the condition of a step holds, and what its expressions come to if it does."""
         context = facts.context(
             outcome_of(ledger.jobs[step.job_id].outcome),
@@ -148,9 +191,9 @@ class Turns:
             env=self.form.env(row["dispatch"]),
             step=row["name"],
         )
-        if not holds(step.condition, context):
+        if not holds(step.condition, context, meter):
             return False, None
-        return True, rendered(Templates.from_json(row["templates"]), context) if row["templates"] else None
+        return True, rendered(Templates.from_json(row["templates"]), context, meter) if row["templates"] else None
 
     def _formed(self, ledger: Ledger, step: StepState, dispatch: bytes, result: Rendered | None) -> Verdict:
         """Keep what a step is to be sent as, unless it became too large for that."""
@@ -164,37 +207,41 @@ class Turns:
         ledger.rendered[step.id] = form
         return Verdict()
 
-    async def _withheld(self, tx: Tx, job: Row, names: Collection[str]) -> str:
-        """Return why a step cannot have its secrets, empty when it can."""
-        if names and job["event"].get("fork") is True:
-            return NOT_FOR_FORKS
-        missing = await self.vault.missing(tx, job["namespace"], job["pipeline_id"], set(names)) if names else set()
-        return _not_set(missing) if missing else ""
-
     def _pinned(self, ledger: Ledger, step: StepState, dispatch: bytes, result: Rendered | None) -> Rendered | None:
         """Note which source a step clones, and let it take the commit that the run keeps to, if it has one."""
         args = dict(self.form.args(dispatch)) if result is None or result.args is None else dict(result.args)
         run = ledger.runs[step.run_id]
         # A digest can be stored and compared, whatever a text holds or how long it is.
         source = f"{args.get('repo', '')}\n{args.get('branch', '')}"
-        step.pin = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
+        digest = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
+        step.pin = OWN if ASKED_COMMIT in args else digest
         ledger.pinned.add(step.id)
-        commit = run.pins.get("") or run.pins.get(step.pin)
+        commit = run.pins.get(step.pin)
+        step.told = bool(commit)
         if not commit:
             return result
-        args["commit"] = commit
+        args[ASKED_COMMIT] = commit
         env, image = (result.env, result.image) if result else ({}, None)
         return Rendered(env, args, image, result.secrets if result else frozenset())
 
 
-def _judge_job(job: JobState, facts: JobFacts, ledger: Ledger, *, all_well: bool) -> Verdict:
+def _withheld(job: Row, names: Collection[str], missing: _Missing) -> str:
+    """Return why a step cannot have its secrets, empty when it can."""
+    if names and job["event"].get("fork") is True:
+        return NOT_FOR_FORKS
+    lacking = set(names).intersection(missing.get((job["namespace"], job["pipeline_id"]), ()))
+    return _not_set(lacking) if lacking else ""
+
+
+def _judge_job(job: JobState, facts: JobFacts, ledger: Ledger, meter: Meter, *, all_well: bool) -> Verdict:
     if not job.condition:
         return Verdict(holds=all_well)
     outcome = Outcome.SUCCESS if all_well else outcome_of(job.upstream)
     if outcome is Outcome.SUCCESS and not all_well:
         outcome = Outcome.SKIPPED
     try:
-        return Verdict(holds=holds(job.condition, facts.context(outcome, ledger.runs[job.run_id].commit_sha)))
+        context = facts.context(outcome, ledger.runs[job.run_id].commit_sha)
+        return Verdict(holds=holds(job.condition, context, meter))
     except ExpressionError as error:
         return Verdict(error=str(error))
     except Exception:  # noqa: BLE001 - what is wrong with one job keeps no other from its turn
@@ -208,15 +255,21 @@ def _internal(step: StepState) -> Verdict:
     return Verdict(error=INTERNAL)
 
 
-def _job_outputs(job: JobState, texts: Mapping[str, Any], context: Context) -> dict[str, str]:
+def _job_outputs(job: JobState, texts: Mapping[str, Any], context: Context, meter: Meter) -> dict[str, str]:
     """Return the outputs of a job that has ended; what cannot be evaluated, as its step did not run, is left out."""
     outputs = {}
     for name, text in texts.items():
         try:
-            outputs[name] = render(text, context)
+            outputs[name] = render(text, context, meter)
         except ExpressionError as error:
-            job.error_message = job.error_message or f"output {name}: {error}"
+            _note(job, f"output {name}: {error}")
     return outputs
+
+
+def _note(job: JobState, fault: str) -> None:
+    """Tell of a fault of the outputs of a job that ended well; of any other there is more to tell."""
+    if job.outcome in (RunStatus.SUCCESS, RunStatus.PARTIAL):
+        job.error_message = job.error_message or fault
 
 
 def _not_set(names: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from arcentra_server.domain.definition import RetrySpec
-from arcentra_server.domain.rollup import NOTHING_YET
+from arcentra_server.domain.rollup import NOTHING_YET, blocks
 from arcentra_server.domain.states import FailureReason, GateState, RunStatus, StepStatus
 
 
@@ -37,6 +37,13 @@ class Closing(StrEnum):
     GIVEN_UP = "given_up"
 
 
+ASKED = ""
+"""The key, among the pins of a run, of the commit that was asked for."""
+
+OWN = "own"
+"""The pin of all source steps that clone what the trigger asks for: they are of one repository and one branch."""
+
+
 class Waiting(StrEnum):
     """What a pending job waits for, when it is not an agent."""
 
@@ -52,7 +59,8 @@ class Waiting(StrEnum):
 class RunState:
     """A pipeline run. `outcome`: the gravest end of its jobs so far. `rejected`: nothing behind a gate runs any more.
 
-    `pins`: the commit of each source that was cloned, by `pin` of the source step; by "" the one that was asked for.
+    `pins`: the commit of each source that was cloned, by `pin` of the source step; by `ASKED` the one that was asked
+    for. A run whose branch alone was asked for has `OWN` in it from the start, with nothing.
     """
 
     id: UUID
@@ -97,7 +105,7 @@ class JobState:
 
     `agent_id`: the agent that has its workspace. `outcome`: the gravest end of its steps so far. `open_needs`: how many
     of the `total_needs` jobs that it depends on have not ended. `upstream`: the gravest end of what came before it.
-    `walled`: it stands behind a gate that was refused. `notices`: which ends somebody is told of.
+    `walled`: it stands behind a gate that was not passed, or ended before its own was. `notices`: which ends somebody is told of.
     """
 
     id: UUID
@@ -148,7 +156,8 @@ class StepState:
     """A step run, which is one attempt. `selector_id` is its own, or that of its job.
 
     `condition`: its `when`. `dynamic`: something of it is evaluated when its turn comes. `kind`: `source`, `target` or
-    empty; `pin`: which source it clones.
+    empty; `pin`: which source it clones, `OWN` for all that take what the trigger asks for; `told`: it was told the
+    commit of it.
     """
 
     id: UUID
@@ -174,6 +183,7 @@ class StepState:
     dynamic: bool = False
     kind: str = ""
     pin: str = ""
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +292,11 @@ class NeedEnd:
     upstream: RunStatus
     skipped: bool
     walled: bool
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether what depends on the job is skipped, unless a condition says otherwise."""
+        return self.skipped or self.walled or blocks(self.contribution) or blocks(self.upstream)
 
 
 @dataclass(frozen=True, slots=True)

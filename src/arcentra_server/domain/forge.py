@@ -7,16 +7,22 @@ are concerned by the ids that the host gave them: names can be chosen, ids canno
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
+
+from arcentra_server.domain.repositories import Repository
 
 LONGEST_TEXT = 4 * 1024
 LARGEST_CONTEXT = 16 * 1024
 MOST_PATHS = 3_000
 SHORT_TEXT = 256
 _SHOWN_COMMIT = 7
+_LINE_ENDS = re.compile(r"[\t-\r\u2028\u2029]+")
+# Controls, and what makes a text read otherwise than it is.
+_MISLEADING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Forge(StrEnum):
@@ -49,6 +55,7 @@ class ForgeEvent:
     repo: str = ""
     repo_id: str = ""
     clone_url: str = ""
+    ssh_url: str = ""
     branch: str = ""
     tag: str = ""
     ref: str = ""
@@ -67,6 +74,11 @@ class ForgeEvent:
     paths: tuple[str, ...] | None = None
     payload: Mapping[str, Any] | None = None
     ignored: str = ""
+
+    @property
+    def repository(self) -> Repository:
+        """What is said of the repository that the code goes to."""
+        return Repository(tuple(url for url in (self.clone_url, self.ssh_url) if url), self.repo)
 
     def summary(self) -> str:
         """Return what happened, in short: `push main 1a2b3c4`."""
@@ -120,6 +132,20 @@ class ForgeEvent:
 def clean(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return a text that can be stored: no NUL, nothing that is not a character, no more bytes than `longest`."""
     return cut(text.replace("\0", "").encode("utf-8", "replace").decode(), longest)
+
+
+def clean_line(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return a text that can be stored and shown as one line, of at most `longest` bytes.
+
+    What would steer a terminal or turn the order of letters is replaced, not left out: with `ma` and `in` around it, the
+    text must not read as `main`, for a glob neither.
+    """
+    return cut(_MISLEADING.sub("\ufffd", _LINE_ENDS.sub(" ", clean(text, longest))), longest)
+
+
+def is_one_line(text: str) -> bool:
+    """Answer whether `clean_line` has nothing to replace in a text."""
+    return _LINE_ENDS.search(text) is None and _MISLEADING.search(text) is None
 
 
 def cut(text: str, longest: int) -> str:

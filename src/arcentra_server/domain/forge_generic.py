@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from arcentra_server.domain.forge import LONGEST_TEXT, MOST_PATHS, ForgeEvent, clean
+from arcentra_server.domain.forge import LONGEST_TEXT, MOST_PATHS, SHORT_TEXT, ForgeEvent, clean
 from arcentra_server.domain.forge_payload import SKIPPED, Node, PayloadError, asks_to_skip, commit_of, ref_of
 
 LARGEST_PAYLOAD = 8 * 1024
 DEEPEST_PAYLOAD = 16
 _EVENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,63}")
+
+
+class _TooDeepError(Exception):
+    """The body is nested deeper than what is kept of one."""
 
 
 def read(payload: Node) -> ForgeEvent:
@@ -45,9 +50,9 @@ def read(payload: Node) -> ForgeEvent:
         base_branch=payload.name("base_branch"),
         fork=payload.flag("fork"),
         number=payload.number("number"),
-        title=payload.text("title"),
+        title=payload.line("title"),
         message=message,
-        url=payload.text("url"),
+        url=payload.line("url"),
         paths=_paths(payload),
         payload=_small(payload.mapping),
         ignored=SKIPPED if asks_to_skip(message) else "",
@@ -62,21 +67,33 @@ def _paths(payload: Node) -> tuple[str, ...] | None:
 
 
 def _small(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the body if it is small enough to be kept, with its texts cleaned."""
+    """Return the body if it is small enough to be kept, with its texts cleaned.
+
+    Raises:
+        PayloadError: a number in it is one that nothing behind could keep or show.
+    """
     try:
-        kept = _cleaned(body, DEEPEST_PAYLOAD)
-    except PayloadError:
+        kept = _cleaned(body, (), DEEPEST_PAYLOAD)
+    except _TooDeepError:
         return None
     return kept if len(json.dumps(kept, ensure_ascii=False).encode()) <= LARGEST_PAYLOAD else None
 
 
-def _cleaned(value: Any, depth: int) -> Any:
+def _cleaned(value: Any, path: tuple[str | int, ...], depth: int) -> Any:
     if depth == 0:
-        raise PayloadError("too deep to be kept")
+        raise _TooDeepError
     if isinstance(value, str):
         return clean(value, LONGEST_TEXT)
     if isinstance(value, Mapping):
-        return {clean(key, LONGEST_TEXT): _cleaned(item, depth - 1) for key, item in value.items()}
+        return {clean(key, LONGEST_TEXT): _cleaned(item, (*path, key), depth - 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_cleaned(item, depth - 1) for item in value]
+        return [_cleaned(item, (*path, index), depth - 1) for index, item in enumerate(value)]
+    if isinstance(value, (int, float)) and not _is_kept(value):
+        where = clean(".".join(map(str, path)), SHORT_TEXT)
+        raise PayloadError(f"{where!r}: the number is beyond 64 bits: send it as a text")
     return value
+
+
+def _is_kept(number: float) -> bool:
+    """Answer whether a number can be stored, calculated with and shown. One like 1e999 was read as infinite."""
+    return math.isfinite(number) if isinstance(number, float) else -(2**63) <= number < 2**63

@@ -64,6 +64,7 @@ def _push(payload: Node, forge: Forge) -> ForgeEvent:
         repo=payload.name("repository", "full_name"),
         repo_id=payload.identity("repository", "id"),
         clone_url=payload.text("repository", "clone_url"),
+        ssh_url=payload.text("repository", "ssh_url"),
         branch=branch,
         tag=tag,
         ref=full if tag else branch,
@@ -71,7 +72,7 @@ def _push(payload: Node, forge: Forge) -> ForgeEvent:
         actor=payload.name("sender", "login") or payload.name("pusher", "name"),
         actor_id=payload.identity("sender", "id"),
         message=message,
-        url=payload.text("compare") or payload.text("compare_url"),
+        url=payload.line("compare") or payload.line("compare_url"),
         paths=None if tag or many else changed_paths(payload.at("commits"), total),
         ignored=_why_ignored(deleted=payload.flag("deleted") or is_zero(after), message=message),
     )
@@ -101,6 +102,7 @@ def _pull_request(payload: Node) -> ForgeEvent:
         repo=payload.name("repository", "full_name"),
         repo_id=base_repo,
         clone_url=payload.text("repository", "clone_url"),
+        ssh_url=payload.text("repository", "ssh_url"),
         branch=base_branch,
         # The branch of a fork is not in the repository that is cloned; this is where the host keeps its commits.
         ref=f"refs/pull/{number}/head" if fork else head_branch,
@@ -113,7 +115,7 @@ def _pull_request(payload: Node) -> ForgeEvent:
         head_repo_id=head_repo,
         fork=fork,
         number=number,
-        title=request.text("title"),
-        url=request.text("html_url"),
+        title=request.line("title"),
+        url=request.line("html_url"),
         ignored="" if action in _CODE_CHANGES else f"the action {action!r} of a pull request changes no code",
     )

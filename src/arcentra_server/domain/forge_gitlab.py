@@ -60,6 +60,7 @@ def _push(payload: Node, prefix: str) -> ForgeEvent:
         repo=payload.name("project", "path_with_namespace"),
         repo_id=payload.identity("project", "id") or payload.identity("project_id"),
         clone_url=payload.text("project", "git_http_url"),
+        ssh_url=payload.text("project", "git_ssh_url"),
         branch="" if is_tag else name,
         tag=name if is_tag else "",
         ref=full if is_tag else name,
@@ -67,7 +68,7 @@ def _push(payload: Node, prefix: str) -> ForgeEvent:
         actor=payload.name("user_username") or payload.name("user_name"),
         actor_id=payload.identity("user_id"),
         message=message,
-        url=payload.text("project", "web_url"),
+        url=payload.line("project", "web_url"),
         paths=None if is_tag else changed_paths(commits, payload.number("total_commits_count")),
         ignored="the branch or tag was deleted" if is_zero(after) else ignored,
     )
@@ -94,6 +95,7 @@ def _merge_request(payload: Node) -> ForgeEvent:
         repo=payload.name("project", "path_with_namespace"),
         repo_id=target,
         clone_url=payload.text("project", "git_http_url"),
+        ssh_url=payload.text("project", "git_ssh_url"),
         branch=base_branch,
         # The branch of a fork is not in the repository that is cloned; this is where the host keeps its commits.
         ref=f"refs/merge-requests/{number}/head" if fork else head_branch,
@@ -106,9 +108,9 @@ def _merge_request(payload: Node) -> ForgeEvent:
         head_repo_id=source,
         fork=fork,
         number=number,
-        title=request.text("title"),
+        title=request.line("title"),
         message=message,
-        url=request.text("url"),
+        url=request.line("url"),
         ignored=_why_ignored(action, message, has_new_code=bool(request.text("oldrev"))),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import parse_qs
 
-from arcentra_server.domain.forge import LONGEST_TEXT, MOST_PATHS, SHORT_TEXT, clean
+from arcentra_server.domain.forge import LONGEST_TEXT, MOST_PATHS, SHORT_TEXT, clean, clean_line, is_one_line
 
 LARGEST_NUMBER = 2**31 - 1
 LARGEST_FORM_FIELDS = 10
@@ -50,15 +50,19 @@ class Node:
         value = self.at(*keys).value
         return clean(value, longest) if isinstance(value, str) else ""
 
+    def line(self, *keys: str, longest: int = LONGEST_TEXT) -> str:
+        value = self.at(*keys).value
+        return clean_line(value, longest) if isinstance(value, str) else ""
+
     def name(self, *keys: str) -> str:
-        return self.text(*keys, longest=SHORT_TEXT)
+        return self.line(*keys, longest=SHORT_TEXT)
 
     def identity(self, *keys: str) -> str:
         """Return an id, which is a number or a text."""
         value = self.at(*keys).value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value) if abs(value) < 2**63 else ""
-        return clean(value, SHORT_TEXT) if isinstance(value, str) else ""
+        return clean_line(value, SHORT_TEXT) if isinstance(value, str) else ""
 
     def number(self, *keys: str) -> int:
         value = self.at(*keys).value
@@ -109,7 +113,8 @@ def ref_of(text: str, what: str) -> str:
     Raises:
         PayloadError: it is not one.
     """
-    if not _REF.fullmatch(text):
+    # Not cleaned: what is left would be the name of another one.
+    if not _REF.fullmatch(text) or not is_one_line(text):
         raise PayloadError(f"{what}: {text[:80]!r} is not the name of a branch or tag")
     return text
 

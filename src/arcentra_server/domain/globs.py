@@ -24,11 +24,20 @@ class GlobList:
     wanted: tuple[_Glob, ...]
     excluded: tuple[_Glob, ...]
 
+    def cost(self, text: str) -> int:
+        """Return how much it may take to tell whether a text passes: 1 a glob, and 1 for each character to be walked."""
+        walked = (len(text) - len(glob.start) for glob in self._all if text.startswith(glob.start))
+        return len(self._all) + sum(walked)
+
     def passes(self, text: str) -> bool:
         """Answer whether a text matches one of the globs, if there are any, and none of those that exclude."""
         if any(glob.matches(text) for glob in self.excluded):
             return False
         return not self.wanted or any(glob.matches(text) for glob in self.wanted)
+
+    @property
+    def _all(self) -> tuple[_Glob, ...]:
+        return (*self.excluded, *self.wanted)
 
 
 def read_globs(texts: Sequence[str]) -> GlobList:
@@ -118,8 +127,11 @@ def _read(text: str) -> _Glob:
         stars = len(rest) - position - len(rest[position:].lstrip("*"))
         begins_part = text[: wild + position][-1:] in ("", "/")
         if stars >= 2 and begins_part and rest.startswith("/", position + stars):
-            folders |= place
             position += stars + 1
+            if folders & place >> 1:
+                # Whole folders, twice: once says the same, and does not have to be stepped over at each character.
+                continue
+            folders |= place
         elif stars:
             within, across = (within | place, across) if stars == 1 else (within, across | place)
             position += stars

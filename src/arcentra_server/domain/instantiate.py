@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from arcentra_server.domain.asked_sources import asked_sources
 from arcentra_server.domain.cell_selectors import selector_of
 from arcentra_server.domain.definition import (
     SOURCE_STEP,
@@ -21,8 +22,18 @@ from arcentra_server.domain.definition import (
     StepSpec,
     TargetSpec,
 )
-from arcentra_server.domain.expressions import Templates, is_template, literal, secrets_in, templates_of
+from arcentra_server.domain.execution import ASKED, OWN
+from arcentra_server.domain.expressions import (
+    Context,
+    Outcome,
+    Templates,
+    is_template,
+    literal,
+    secrets_in,
+    templates_of,
+)
 from arcentra_server.domain.matrix import cell_name, job_cells
+from arcentra_server.domain.repositories import Repository
 from arcentra_server.domain.selectors import ANY_AGENT, Selector
 from arcentra_server.domain.states import TriggerType
 
@@ -31,13 +42,20 @@ TARGET_PLUGINS = {"command": "shell"}
 """The plugin of each kind of target that is not named as its kind."""
 
 COMMIT_VARIABLE = "ARCENTRA_COMMIT"
+NOT_CLONED = "no source of the pipeline is of the repository of the event, so its branch and commit are not checked out"
+ASKED_COMMIT = "commit"
+"""The argument of a source step that those have, and only those, whose run was asked for a branch or commit of it."""
+
 NAMED_BY_TEXTS = "ARCENTRA_SECRET_"
 """What the variables begin with by which secrets reach an agent that only the texts of a step name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What started a run, and with what. `actor`: the name of the credential; `event`: what expressions see of the event."""
+    """What started a run, and with what.
+
+    `actor`: the name of the credential; `event`: what expressions see of the event; `repository`: where it happened.
+    """
 
     type: TriggerType
     triggered_by: str
@@ -47,6 +65,7 @@ class Trigger:
     request_id: str | None = None
     actor: str = ""
     event: Mapping[str, Any] = field(default_factory=dict)
+    repository: Repository = field(default_factory=Repository)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +141,10 @@ class NewStage:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A pipeline run to be stored."""
+    """A pipeline run to be stored.
+
+    `pins`: the commit that its sources keep to, as far as the trigger says; `not_cloned`: why none does, though it asks.
+    """
 
     id: UUID
     pipeline_id: UUID
@@ -133,6 +155,8 @@ class NewRun:
     stages: tuple[NewStage, ...]
     jobs: tuple[NewJob, ...]
     timeout_ms: int | None = None
+    pins: Mapping[str, str] = field(default_factory=dict)
+    not_cloned: str = ""
 
     def steps(self) -> Iterator[tuple[NewJob, NewStep]]:
         for job in self.jobs:
@@ -155,6 +179,7 @@ def instantiate(
     spec_version: int,
     new_id: Callable[[], UUID],
     job_timeout_ms: int | None = None,
+    pipeline_name: str = "",
 ) -> NewRun:
     """Build the run of a definition: a job run for each job and each cell of its matrix.
 
@@ -166,12 +191,14 @@ def instantiate(
         spec_version: The version of the definition.
         new_id: Makes ids.
         job_timeout_ms: The time limit of jobs that state none.
+        pipeline_name: The name of the pipeline.
     """
     run_id = new_id()
     variables = {**spec.variables, **trigger.variables}
-    base = _Base(
-        run_id, pipeline_id, run_env(variables, trigger.branch, trigger.commit_sha, namespace), trigger, new_id
-    )
+    env = run_env(variables, trigger.branch, trigger.commit_sha, namespace)
+    base = _Base(run_id, pipeline_id, env, trigger, new_id)
+    asks = bool(trigger.branch or trigger.commit_sha)
+    asked = asked_sources(spec, base.context(variables, namespace, pipeline_name), trigger.repository) if asks else ()
     jobs: list[NewJob] = []
     stages: list[NewStage] = []
     for stage_index, stage in enumerate(spec.stages):
@@ -179,7 +206,9 @@ def instantiate(
         by_name: dict[str, list[UUID]] = {}
         for job in stage.jobs:
             for cell in job_cells(job):
-                new = base.job(job, cell, stage_index, len(jobs), job.timeout_ms or job_timeout_ms)
+                place = len(jobs)
+                limit = job.timeout_ms or job_timeout_ms
+                new = base.job(job, cell, stage_index, place, limit, is_asked=place in asked)
                 jobs.append(new)
                 by_name.setdefault(job.name, []).append(new.id)
         for place in range(first, len(jobs)):
@@ -197,6 +226,8 @@ def instantiate(
         stages=tuple(stages),
         jobs=tuple(jobs),
         timeout_ms=spec.timeout_ms,
+        pins=_pins(trigger) if asked else {},
+        not_cloned=NOT_CLONED if asks and not asked and any(job.source for _, job in spec.jobs()) else "",
     )
 
 
@@ -271,8 +302,15 @@ def _secrets(given: Mapping[str, str], named: frozenset[str], written: Collectio
     return secrets
 
 
-def steps_of(job: JobSpec, trigger: Trigger) -> list[tuple[StepSpec, str]]:
-    """Return the steps of a job in order, those that clone its source and serve its target too, each with its kind."""
+def _pins(trigger: Trigger) -> dict[str, str]:
+    return {ASKED: trigger.commit_sha} if trigger.commit_sha else {OWN: ""}
+
+
+def steps_of(job: JobSpec, trigger: Trigger | None) -> list[tuple[StepSpec, str]]:
+    """Return the steps of a job in order, those that clone its source and serve its target too, each with its kind.
+
+    `trigger`: that whose branch and commit the source takes; None: it takes none.
+    """
     steps = [(step, "") for step in job.steps]
     if job.source is not None:
         steps.insert(0, (_source_step(job.source, trigger), SOURCE_STEP))
@@ -291,7 +329,33 @@ class _Base:
     trigger: Trigger
     new_id: Callable[[], UUID]
 
-    def job(self, spec: JobSpec, cell: Cell, stage_index: int, index: int, timeout_ms: int | None) -> NewJob:
+    def context(self, variables: Mapping[str, str], namespace: str, pipeline_name: str) -> Context:
+        """Return what expressions are evaluated over before any job began."""
+        return Context(
+            variables=variables,
+            env=self.env,
+            branch=self.trigger.branch,
+            commit=self.trigger.commit_sha,
+            run={
+                "id": str(self.run_id),
+                "pipeline_id": str(self.pipeline_id),
+                "pipeline": pipeline_name,
+                "namespace": namespace,
+                "trigger": self.trigger.type.lower(),
+                "triggered_by": self.trigger.triggered_by,
+            },
+            job={},
+            step={"name": SOURCE_STEP},
+            needs={},
+            steps={},
+            matrix=NO_CELL,
+            event=self.trigger.event,
+            outcome=Outcome.SUCCESS,
+        )
+
+    def job(
+        self, spec: JobSpec, cell: Cell, stage_index: int, index: int, timeout_ms: int | None, *, is_asked: bool
+    ) -> NewJob:
         job_id = self.new_id()
         name = cell_name(spec.name, cell)
         steps = tuple(
@@ -309,23 +373,26 @@ class _Base:
                 cell=cell,
                 kind=kind,
             )
-            for place, (step, kind) in enumerate(steps_of(spec, self.trigger))
+            for place, (step, kind) in enumerate(steps_of(spec, self.trigger if is_asked else None))
         )
         return NewJob(job_id, name, spec, cell, stage_index, index, steps, timeout_ms)
 
 
-def _source_step(source: GitSource, trigger: Trigger) -> StepSpec:
+def _source_step(source: GitSource, trigger: Trigger | None) -> StepSpec:
     args: dict[str, Any] = {
         "repo": source.repo,
         # Who names a branch does not write expressions: what comes with the trigger is taken as it is.
-        "branch": literal(trigger.branch) or source.branch,
-        "commit": literal(trigger.commit_sha),
+        "branch": (literal(trigger.branch) if trigger else "") or source.branch,
         "depth": source.depth,
         "submodules": source.submodules,
     }
     if source.auth is not None:
         args |= {"username": source.auth.username, "password": source.auth.password, "token": source.auth.token}
-    return StepSpec(SOURCE_STEP, uses="git", action="clone", args={key: value for key, value in args.items() if value})
+    args = {key: value for key, value in args.items() if value}
+    if trigger is not None:
+        # Also when it is empty: by it the step is known as one that clones what the trigger asks for.
+        args[ASKED_COMMIT] = literal(trigger.commit_sha)
+    return StepSpec(SOURCE_STEP, uses="git", action="clone", args=args)
 
 
 def _target_step(target: TargetSpec) -> StepSpec:

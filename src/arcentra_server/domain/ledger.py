@@ -13,6 +13,8 @@ from uuid import UUID
 from arcentra_server.domain import rollup
 from arcentra_server.domain.errors import InvalidTransition, LeaseLost, NotLeased
 from arcentra_server.domain.execution import (
+    ASKED,
+    OWN,
     CancelCause,
     CancelCommand,
     Closing,
@@ -29,6 +31,10 @@ from arcentra_server.domain.transitions import check_step_transition
 NOT_LEASED = "step run is not leased to this agent"
 LEASE_LOST = "lease lost"
 FINISHED = "step run already finished"
+_DISOBEYED = (
+    "the agent cloned commit {}, though it was told to clone {}, which the run keeps to: "
+    "its git plugin does not take `commit`, so update the agent"
+)
 
 
 class Ledger(LedgerTurns):
@@ -140,7 +146,7 @@ class Ledger(LedgerTurns):
         self._touch_run(run)
         run.paused, run.status_reason = False, reason
         if run.status is RunStatus.PAUSED:
-            self._set_run(run, _going_on(run))
+            self._set_run(run, self._going_on(run))
 
     def _cancel_jobs(self, run: RunState, reason: str, cause: CancelCause) -> None:
         for job in [job for job in self.jobs.values() if job.run_id == run.id]:
@@ -248,7 +254,14 @@ class Ledger(LedgerTurns):
     def resume(self, run: RunState, reason: str, actor: str) -> None:
         """Let a paused run go on."""
         run.paused, run.status_reason = False, reason
-        self._set_run(run, _going_on(run), actor)
+        self._set_run(run, self._going_on(run), actor)
+
+    def _going_on(self, run: RunState) -> RunStatus:
+        """Return the state of a run that is no longer paused, all of whose jobs are loaded."""
+        if run.started or run.running_jobs or run.completed_jobs:
+            return RunStatus.RUNNING
+        again = any(_was_opened_again(job) for job in self.jobs.values() if job.run_id == run.id)
+        return RunStatus.RUNNING if again else RunStatus.PENDING
 
     # Attempts that somebody asks for
 
@@ -311,13 +324,14 @@ class Ledger(LedgerTurns):
         if run.rejected and run.status_reason == REJECTED:
             run.status_reason = ""
         run.outcome, run.rejected = rollup.NOTHING_YET, False
+        self._before.pop(run.id, None)
         for (run_id, index), stage in self.stages.items():
             if run_id != run.id:
                 continue
             kept = [
                 job
-                for job in self.jobs.values()
-                if job.run_id == run.id and job.stage_index == index and job.id not in again and job.status.terminal
+                for job in self.jobs_of_stage.get((run.id, index), ())
+                if job.id not in again and job.status.terminal
             ]
             stage.outcome = rollup.gravest(contribution_of(job) for job in kept)
             run.outcome = rollup.graver(run.outcome, stage.outcome)
@@ -334,8 +348,7 @@ class Ledger(LedgerTurns):
         if stage.gate in (GateState.REJECTED, GateState.REQUIRED):
             self._set_gate(stage, GateState.REQUIRED)
             stage.opened = False
-        earlier = [other for (run_id, index), other in self.stages.items() if run_id == run.id and index < stage.index]
-        upstream = rollup.gravest(other.outcome for other in earlier)
+        upstream = self.before(run.id, stage.index).outcome
         if stage.gate is GateState.WAITING:
             for job in jobs:
                 self._wait_for(job, Waiting.APPROVAL)
@@ -352,6 +365,8 @@ class Ledger(LedgerTurns):
         gates = [*(stage.gate for stage in earlier), *(job.gate for job in before)]
         if GateState.REJECTED in gates:
             raise InvalidTransition("an approval before it was refused: retry what stands behind that gate")
+        if any(job.walled for job in before):
+            raise InvalidTransition("a job before it ended without its approval: retry that one")
         if any(rollup.blocks(stage.outcome) for stage in earlier) and not any(job.condition for job in again):
             raise InvalidTransition("a job of an earlier stage failed: retry that one")
         if run.status.terminal:
@@ -408,7 +423,12 @@ class Ledger(LedgerTurns):
         elif report.status is StepStatus.TIMEOUT:
             step.failure_reason = FailureReason.TIMEOUT
         elif step.kind == "source" and report.status is StepStatus.SUCCESS and not self._keeps_commit(step):
-            self._repeat_moved(step)
+            if not step.told:
+                self._repeat_moved(step)
+                return
+            step.error_message = _DISOBEYED.format(step.outputs["commit"], self.runs[step.run_id].pins[step.pin])
+            step.failure_reason = FailureReason.VALIDATION
+            self._finish(step, StepStatus.FAILED)
             return
         self._finish(step, report.status)
 
@@ -416,13 +436,14 @@ class Ledger(LedgerTurns):
         """Answer whether a clone has the commit that the run keeps to; the first clone of a source decides which."""
         commit = step.outputs.get("commit", "")
         run = self.runs[step.run_id]
-        if not commit or "" in run.pins:
+        if not commit or (step.pin == OWN and ASKED in run.pins):
             return True
-        if step.pin not in run.pins:
+        if not run.pins.get(step.pin):
             self._touch_run(run)
             self.extended_runs.add(run.id)
+            if step.pin == OWN or OWN not in run.pins:
+                run.commit_sha = run.commit_sha or commit
             run.pins[step.pin] = commit
-            run.commit_sha = run.commit_sha or commit
         return run.pins[step.pin] == commit
 
     def _repeat_moved(self, step: StepState) -> None:
@@ -441,6 +462,7 @@ class Ledger(LedgerTurns):
         self._repeat_job(job, run, counted=False)
 
 
-def _going_on(run: RunState) -> RunStatus:
-    """Return the state of a run that is no longer paused."""
-    return RunStatus.RUNNING if run.started or run.running_jobs > 0 or run.completed_jobs > 0 else RunStatus.PENDING
+def _was_opened_again(job: JobState) -> bool:
+    """Answer whether somebody asked for another attempt of a job: it has more of them than its rule has taken."""
+    by_rule = job.retry.max_attempts - 1 - job.retries_left if job.retry else 0
+    return job.attempt - 1 > by_rule

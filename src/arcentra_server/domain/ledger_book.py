@@ -6,8 +6,10 @@ It has no rules of its own but one: a state changes only along `domain/transitio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
+from arcentra_server.domain import rollup
 from arcentra_server.domain.execution import (
     CancelCommand,
     Event,
@@ -32,6 +34,15 @@ from arcentra_server.domain.transitions import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What came of the stages before one. `walled`: a job of theirs ended without the approval that is behind it."""
+
+    index: int = 0
+    outcome: RunStatus = rollup.NOTHING_YET
+    walled: bool = False
+
+
 class LedgerBook:
     """See the module.
 
@@ -46,8 +57,13 @@ class LedgerBook:
         self.runs: dict[UUID, RunState] = {}
         self.stages: dict[tuple[UUID, int], StageState] = {}
         self.jobs: dict[UUID, JobState] = {}
+        self.jobs_of_stage: dict[tuple[UUID, int], list[JobState]] = {}
+        # Of the jobs for which that was loaded, all that they depend on, and all that depend on them.
+        self.needs: dict[UUID, list[UUID]] = {}
+        self.dependants: dict[UUID, list[UUID]] = {}
         self.steps: dict[UUID, StepState] = {}
         self.whole_runs: set[UUID] = set()
+        self._before: dict[UUID, Before] = {}
         self._pending: dict[UUID, list[StepState]] = {}
         self.steps_before: dict[UUID, StepStatus] = {}
         self.jobs_before: dict[UUID, RunStatus] = {}
@@ -92,11 +108,31 @@ class LedgerBook:
     def add_jobs(self, jobs: Iterable[JobState], steps: Iterable[StepState]) -> None:
         """Add jobs with those of their steps that have not ended, in the order of the steps."""
         for job in jobs:
-            self.jobs.setdefault(job.id, job)
+            if job.id not in self.jobs:
+                self.jobs[job.id] = job
+                self.jobs_of_stage.setdefault((job.run_id, job.stage_index), []).append(job)
+                if job.stage_index < self._before.get(job.run_id, Before()).index:
+                    del self._before[job.run_id]
         for step in steps:
             if step.id not in self.steps:
                 self.steps[step.id] = step
                 self._pending.setdefault(step.job_id, []).append(step)
+
+    def before(self, run_id: UUID, index: int) -> Before:
+        """Return what came of the stages before one, which have ended, as far as they are loaded.
+
+        It goes on from where it was asked the last time, as a run may have thousands of stages that end together.
+        """
+        known = self._before.get(run_id, Before())
+        if known.index > index:
+            known = Before()
+        outcome, walled = known.outcome, known.walled
+        for place in range(known.index, index):
+            if (stage := self.stages.get((run_id, place))) is not None:
+                outcome = rollup.graver(outcome, stage.outcome)
+            walled = walled or any(job.walled for job in self.jobs_of_stage.get((run_id, place), ()))
+        self._before[run_id] = Before(index, outcome, walled)
+        return self._before[run_id]
 
     # Bookkeeping
 

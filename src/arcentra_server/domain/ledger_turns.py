@@ -173,7 +173,7 @@ class LedgerTurns(LedgerBook):
             self.extended_jobs.add(job.id)
         if self._may_repeat(job, run):
             self._repeat_job(job, run)
-        elif job.gate is GateState.REQUIRED and job.outcome in (RunStatus.SUCCESS, RunStatus.PARTIAL):
+        elif job.gate is GateState.REQUIRED and not run.ending and _has_something_to_approve(job):
             self._touch_job(job)
             self._set_gate(job, GateState.WAITING)
             self._let_workspace_go(job)
@@ -217,9 +217,10 @@ class LedgerTurns(LedgerBook):
             self._wait_for(job, Waiting.RETRY)
         self._advance(job, run)
 
-    @staticmethod
-    def _clear(job: JobState) -> None:
+    def _clear(self, job: JobState) -> None:
         """Make a job as it was before its steps ran."""
+        if job.has_outputs:
+            self.job_outputs[job.id] = {}
         job.outcome, job.agent_id, job.error_message, job.exit_code = rollup.NOTHING_YET, None, "", 0
         job.completed_steps = job.failed_steps = job.running_steps = job.current_step = 0
         job.failure_reason, job.closing = None, Closing.NO
@@ -240,6 +241,9 @@ class LedgerTurns(LedgerBook):
         if job.waits_for is not Waiting.NOTHING:
             job.waits_for = Waiting.NOTHING
             self.extended_jobs.add(job.id)
+        # What was skipped while all went well leaves nothing to approve; any other end without an approval is a wall.
+        if job.outcome is not RunStatus.SKIPPED or rollup.blocks(job.upstream) or run.ending:
+            self._wall_off(job)
         if job.gate is GateState.WAITING:
             self._set_gate(job, GateState.REQUIRED)
             self.dropped_gates.append(NewGate(run.id, job_id=job.id))
@@ -257,6 +261,12 @@ class LedgerTurns(LedgerBook):
         elif stage.opened or stage.gate is GateState.WAITING:
             # A stage whose jobs end before its turn has its turn all the same, when the one before it is done.
             self._pass_stage(run, stage)
+
+    def _wall_off(self, job: JobState) -> None:
+        """Let nothing that is behind the gate of a job run, unless it was passed."""
+        if job.gate not in (GateState.NONE, GateState.APPROVED):
+            job.walled = True
+            self.extended_jobs.add(job.id)
 
     def _tell(self, job: JobState) -> None:
         """Note what the end of a job sets off."""
@@ -357,7 +367,7 @@ class LedgerTurns(LedgerBook):
         """
         waiting = [job for job in jobs if not job.status.terminal]
         hopeless = rollup.blocks(upstream) and not any(job.condition for job in waiting)
-        if run.ending or run.rejected or hopeless:
+        if run.ending or run.rejected or hopeless or self.before(run.id, stage.index).walled:
             self._skip_jobs(run, waiting)
         elif stage.gate is GateState.REQUIRED and waiting:
             self._set_gate(stage, GateState.WAITING)
@@ -388,6 +398,7 @@ class LedgerTurns(LedgerBook):
     def _skip_jobs(self, run: RunState, jobs: Iterable[JobState]) -> None:
         for job in jobs:
             if not job.status.terminal:
+                self._wall_off(job)
                 self._skip_rest(job)
                 self._finish_job(job, run)
 
@@ -447,6 +458,10 @@ def contribution_of(job: JobState) -> RunStatus:
     """Return what a job that has ended adds to its run and to what depends on it. A refused gate is never tolerated."""
     tolerated = job.allow_failure and job.gate is not GateState.REJECTED
     return rollup.job_contribution(job.outcome, allow_failure=tolerated)
+
+
+def _has_something_to_approve(job: JobState) -> bool:
+    return job.outcome is not RunStatus.SKIPPED and not rollup.blocks(contribution_of(job))
 
 
 def end_of(job: JobState) -> NeedEnd:

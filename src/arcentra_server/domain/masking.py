@@ -35,7 +35,14 @@ _LONGEST_PERIOD = 64
 _LONGEST_PERIODIC = 4_096
 _RUN_BYTES = 1_024
 _HTML_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
-_ANSI_C = str.maketrans({"\n": "\\n", "\t": "\\t", "\r": "\\r", "'": "\\'", "\\": "\\\\", "\x1b": "\\E"})
+# What bash (`printf %q`) puts a backslash before: of # and ~ at the begin of a text the bare form is found as well.
+_ESCAPED_BY_BASH = re.compile(r"""[ "'\\|&;()<>!{}*\[\]?^$`,]|(?<=[:=])~""")
+# As bash writes a text with control characters, which is $'...'.
+_ANSI_C = {code: f"\\{code:03o}" for code in (*range(1, 32), 127)} | str.maketrans(
+    {"\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r", "\x1b": "\\E"}
+    | {"'": "\\'", "\\": "\\\\"}
+)
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def needles_of(values: Iterable[str]) -> frozenset[bytes]:
@@ -63,7 +70,15 @@ def _forms(text: str) -> Iterator[str]:
     yield from (text.replace("'", "'\"'\"'"), text.replace("'", "'\\''"))
     yield re.sub(r'([\\"$`])', r"\\\1", text)
     yield re.sub(r"([^A-Za-z0-9_.,:+@%/=-])", r"\\\1", text)
-    yield text.translate(_ANSI_C)
+    yield _ESCAPED_BY_BASH.sub(r"\\\g<0>", text)
+    yield (in_ansi_c := text.translate(_ANSI_C))
+    # In octal what cannot be shown; in the locale C that is all that is not ASCII.
+    yield _BEYOND_ASCII.sub(lambda match: match[0] if match[0].isprintable() else _octal(match[0]), in_ansi_c)
+    yield _BEYOND_ASCII.sub(lambda match: _octal(match[0]), in_ansi_c)
+
+
+def _octal(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in character.encode())
 
 
 def _base64_forms(value: bytes) -> Iterator[bytes]:

@@ -9,7 +9,23 @@ from arcentra_server.domain.forge import ForgeEvent, Kind
 from arcentra_server.domain.globs import read_globs
 
 PATHS_UNKNOWN = "the rule for paths was not applied: the sender does not say which files changed"
+PATHS_TOO_MANY = "the rule for paths was not applied: to compare all files that changed with all globs takes too long"
+MOST_COMPARED = 2_000_000
+"""How many characters of paths are compared with globs for one delivery, each with each glob it may match: some seconds."""
+
 _SHOWN_GLOBS = 200
+
+
+@dataclass(slots=True)
+class Effort:
+    """What is left of `MOST_COMPARED` for the triggers of one delivery."""
+
+    left: int = MOST_COMPARED
+
+    def allows(self, cost: int) -> bool:
+        """Take a cost off what is left; answer whether there was that much."""
+        self.left -= cost
+        return self.left >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +36,14 @@ class Match:
     reason: str = ""
 
 
-def match(trigger: EventTrigger, event: ForgeEvent) -> Match:
-    """Apply the rules of a trigger, in the order in which they are documented."""
+def match(trigger: EventTrigger, event: ForgeEvent, effort: Effort) -> Match:
+    """Apply the rules of a trigger, in the order in which they are documented.
+
+    Args:
+        trigger: The trigger.
+        event: What a delivery tells.
+        effort: Of the delivery, for all triggers; when it is used up, a rule for paths is not applied.
+    """
     if event.kind not in trigger.events:
         return Match(fires=False, reason=f"events: {event.kind} is not one of {', '.join(trigger.events)}")
     if event.ignored:
@@ -37,7 +59,7 @@ def match(trigger: EventTrigger, event: ForgeEvent) -> Match:
         left_out = left_out or (_left_out("tags", "tag", event.tag, trigger.tags) if event.tag else "")
     if left_out:
         return Match(fires=False, reason=left_out)
-    return _match_paths(trigger, event)
+    return _match_paths(trigger, event, effort)
 
 
 def _left_out(rule: str, what: str, text: str, globs: tuple[str, ...]) -> str:
@@ -48,14 +70,17 @@ def _left_out(rule: str, what: str, text: str, globs: tuple[str, ...]) -> str:
     return "" if read_globs(globs).passes(text) else f"{rule}: {text} does not pass {_shown(globs)}"
 
 
-def _match_paths(trigger: EventTrigger, event: ForgeEvent) -> Match:
+def _match_paths(trigger: EventTrigger, event: ForgeEvent, effort: Effort) -> Match:
     if not trigger.paths:
         return Match(fires=True)
     if event.paths is None:
         return Match(fires=True, reason=PATHS_UNKNOWN)
     globs = read_globs(trigger.paths)
-    if any(globs.passes(path) for path in event.paths):
-        return Match(fires=True)
+    for path in event.paths:
+        if not effort.allows(globs.cost(path)):
+            return Match(fires=True, reason=PATHS_TOO_MANY)
+        if globs.passes(path):
+            return Match(fires=True)
     return Match(fires=False, reason=f"paths: none of {len(event.paths)} changed files passes {_shown(trigger.paths)}")
 
 

@@ -114,3 +114,10 @@ def check_policy(registered: Iterable[str], policy: Collection[str] = POLICY) ->
     unlisted, stale = sorted(methods - set(policy)), sorted(set(policy) - methods)
     if unlisted or stale:
         raise RuntimeError(f"rpc/policy.py: methods without a row {unlisted}, rows without a method {stale}")
+
+
+def refusal(role: Role, allowed: Collection[Role]) -> str:
+    """Return what to say to a caller whose role may not call a method: which roles may."""
+    *others, last = (one.value for one in Role if one in allowed)
+    needed = f"{', '.join(others)} or {last}" if others else last
+    return f"the role {role.value} may not do this: it takes {needed}"

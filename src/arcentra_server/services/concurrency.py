@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from uuid import UUID
@@ -17,6 +17,7 @@ from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.domain.ledger import Ledger
 
 LARGEST_PASS = 1_000
+LARGEST_GIFT = 200  # jobs in one change, each perhaps with a lock of its own
 MOST_LISTED = 10_000
 
 
@@ -53,23 +54,27 @@ class ConcurrencyService:
             return await concurrency.list_claims(tx, namespace, key, MOST_LISTED)
 
     async def _give_out(self, failed: dict[UUID, Exception]) -> int:
-        """Give out what is free now, all of a run and key together; return how many. What fails is tried once."""
+        """Give out what is free now, all of a run together; return how many. What fails is tried once."""
         async with self._store.database.transaction() as tx:
             waiting = await concurrency.next_waiters(tx, self._bad.all_passed_over(), LARGEST_PASS)
         given = 0
-        for _, group in groupby(waiting, key=lambda one: (one.run_id, one.namespace, one.key)):
-            waiters = [one for one in group if one.job_run_id not in failed]
-            if waiters:
-                act = partial(self._give, waiters[0])
-                answers, errors = await self._bad.each(self._store, [one.job_run_id for one in waiters], act)
+        for run_id, group in groupby(waiting, key=lambda one: one.run_id):
+            waiters = {one.job_run_id: one for one in group if one.job_run_id not in failed}
+            jobs = list(waiters)
+            for first in range(0, len(jobs), LARGEST_GIFT):
+                act = partial(self._give, run_id, waiters)
+                answers, errors = await self._bad.each(self._store, jobs[first : first + LARGEST_GIFT], act)
                 given += sum(answers)
                 failed |= errors
         return given
 
-    async def _give(self, first: Waiter, tx: Tx, ledger: Ledger, job_ids: Sequence[UUID]) -> int:
-        if await lock_run(tx, ledger, first.run_id) is None:
+    async def _give(
+        self, run_id: UUID, waiters: Mapping[UUID, Waiter], tx: Tx, ledger: Ledger, job_ids: Sequence[UUID]
+    ) -> int:
+        if await lock_run(tx, ledger, run_id) is None:
             return 0
-        taken = await concurrency.take(tx, first.namespace, first.key, job_ids, self._bad.all_passed_over())
+        keys = [(waiters[one].namespace, waiters[one].key) for one in job_ids]
+        taken = await concurrency.take(tx, keys, job_ids, self._bad.all_passed_over())
         for job in await load_jobs(tx, ledger, taken):
             ledger.admit_holder(job)
         return len(taken)

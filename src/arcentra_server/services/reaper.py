@@ -16,7 +16,7 @@ from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.execution import CancelCause, Closing, Event, Resource
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.ports import AgentLinks
-from arcentra_server.domain.states import AgentStatus, RunStatus, StepStatus
+from arcentra_server.domain.states import AgentStatus, GateState, RunStatus, StepStatus
 
 START_SECONDS = 15.0  # from a dispatch to the RUNNING report, else it is taken back (reliability.md, F10)
 AGAIN_SECONDS = 2.0  # before a step that was not started is placed again
@@ -126,7 +126,9 @@ class Reaper:
             await load_run(tx, ledger, run_id)
         for _, job_id in overdue:
             job = ledger.jobs[job_id]
-            if job.status is RunStatus.RUNNING and job.closing is Closing.NO:
+            # One that has come to its gate meanwhile has done its work in time.
+            waits = job.gate is GateState.WAITING
+            if job.status is RunStatus.RUNNING and job.closing is Closing.NO and not waits:
                 ledger.cancel_job(job, "the job ran longer than its timeout", CancelCause.TIMEOUT)
 
     async def _overdue_runs(self, tx: Tx, ledger: Ledger, overdue: Sequence[UUID]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from arcentra_server.db import artifacts, deployments, new_steps, pipelines, runs
+from arcentra_server.db import artifacts, deployments, new_steps, pipelines, runs, step_runs
 from arcentra_server.db.deployments import DeploymentFilter, DeploymentRow
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run
@@ -59,7 +59,7 @@ class RunService:
             ValidationError: a variable has a fault.
             LimitExceeded: the run would be too large.
         """
-        return await self._starter.start_and_warn(pipeline_id, trigger)
+        return await self._starter.start(pipeline_id, trigger)
 
     async def retry(self, run_id: UUID, scope: RetryScope, actor: str = "") -> list[UUID]:
         """Run again what a run that has ended left undone, or all of it; return the job runs that run again.
@@ -200,9 +200,11 @@ class RunService:
                 raise NotLeased(NOT_LEASED)
             await load_run(tx, ledger, run_id)
             job = ledger.jobs[report.job_id]
-            if job.agent_id != report.agent_id:
+            if job.agent_id == report.agent_id:
+                _take(ledger, job, report)
+            elif not await step_runs.held_job_before(tx, job.id, report.agent_id):
                 raise NotLeased(NOT_LEASED)
-            _take(ledger, job, report)
+            # What an earlier attempt left behind is kept; of the one in force its agent has no say any more.
             await artifacts.store(tx, job.id, report.artifact_uris or {}, new_id)
 
         await self._store.change(decide)
@@ -215,6 +217,8 @@ def _take(ledger: Ledger, job: JobState, report: JobReport) -> None:
         if report.status in RUN_FAILURES and rollup.blocks(job.status):
             return  # it was given up before, or failed meanwhile
         raise InvalidTransition(f"the job run finished as {job.status}")
+    if job.gate is GateState.WAITING:
+        return  # its steps have ended, and people decide what becomes of it
     if report.status in RUN_FAILURES:
         ledger.fail_job(job, report.error_message or "the agent gave the job up")
     elif report.status is RunStatus.CANCELLED:

@@ -18,12 +18,12 @@ from arcentra_server.db.triggered_runs import DISABLED, Started, StartRun, start
 from arcentra_server.db.triggers import Fired, TriggerRow
 from arcentra_server.domain.definition import EventTrigger
 from arcentra_server.domain.errors import NotFound, Unauthenticated, Unavailable, ValidationError
-from arcentra_server.domain.forge import SHORT_TEXT, Forge, ForgeEvent, cut
+from arcentra_server.domain.forge import SHORT_TEXT, Forge, ForgeEvent, clean_line
 from arcentra_server.domain.forge_payload import PayloadError
 from arcentra_server.domain.forge_read import delivery_id, read_event
 from arcentra_server.domain.hooks import bound_to
 from arcentra_server.domain.instantiate import Trigger
-from arcentra_server.domain.matching import Match, match
+from arcentra_server.domain.matching import Effort, Match, match
 from arcentra_server.domain.secret_box import KeyRing, open_sealed
 from arcentra_server.domain.states import TriggerType
 from arcentra_server.domain.trigger_entries import Entry, TriggerOutcome, delivery_request
@@ -167,7 +167,9 @@ class WebhookService:
                 started = Started(TriggerOutcome.REFUSED, DISABLED)
             else:
                 started = await start_triggered(self._start, row.pipeline_id, _trigger(hook, delivery, row, event))
-                started = Started(started.outcome, started.reason or verdict.reason, started.run_id)
+                if started.run_id is not None:
+                    said = "; ".join(reason for reason in (verdict.reason, started.reason) if reason)
+                    started = Started(started.outcome, said, started.run_id)
             results.append((row, started))
         return await self._finish(hook, delivery, event, results)
 
@@ -183,7 +185,7 @@ class WebhookService:
             (one for one in (TriggerOutcome.FIRED, TriggerOutcome.REFUSED) if one in outcomes), TriggerOutcome.FILTERED
         )
         reasons = dict.fromkeys(started.reason for _, started in results if started.outcome is outcome)
-        reason = cut("; ".join(reason for reason in reasons if reason), 4 * SHORT_TEXT)
+        reason = clean_line("; ".join(reason for reason in reasons if reason), 4 * SHORT_TEXT)
         fired = [
             Fired(row.pipeline_id, row.digest, started.run_id)
             for row, started in results
@@ -208,7 +210,7 @@ class WebhookService:
             outcome=TriggerOutcome.REFUSED,
             pipeline_id=hook.pipeline_id,
             hook_id=hook.id,
-            reason=reason,
+            reason=clean_line(reason),
         )
         async with self._database.transaction() as tx:
             await trigger_events.fold(tx, entry, now)
@@ -224,7 +226,10 @@ def decide(rows: Sequence[TriggerRow], event: ForgeEvent) -> list[tuple[TriggerR
     A trigger for other events is left out if its pipeline has one for this event. If it has none, the first stands for
     all of them, unless nothing could have started by this event anyway.
     """
-    verdicts = [(row, row.trigger, match(row.trigger, event)) for row in rows if isinstance(row.trigger, EventTrigger)]
+    effort = Effort()
+    verdicts = [
+        (row, row.trigger, match(row.trigger, event, effort)) for row in rows if isinstance(row.trigger, EventTrigger)
+    ]
     hearing = {row.pipeline_id for row, trigger, _ in verdicts if event.kind in trigger.events}
     decided = [(row, verdict) for row, trigger, verdict in verdicts if event.kind in trigger.events]
     if not event.ignored:
@@ -251,6 +256,7 @@ def _trigger(hook: HookRow, delivery: DeliveryRow, row: TriggerRow, event: Forge
         request_id=delivery_request(delivery.id, row.digest),
         actor=_actor(hook.forge, event),
         event=event.context(),
+        repository=event.repository,
     )
 
 
@@ -270,7 +276,7 @@ def _entry(hook: HookRow, delivery: DeliveryRow, event: ForgeEvent, row: Trigger
         trigger_index=-1 if row is None else row.index,
         hook_id=hook.id,
         delivery_id=delivery.delivery_id,
-        reason=started.reason,
+        reason=clean_line(started.reason),
         run_id=started.run_id,
         summary=event.summary(),
     )

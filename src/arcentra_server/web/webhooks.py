@@ -22,6 +22,7 @@ from arcentra_server.domain.errors import (
     ValidationError,
     WriteConflict,
 )
+from arcentra_server.domain.forge import clean_line
 from arcentra_server.domain.hooks import PATH
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.services.webhooks import Answer, WebhookService
@@ -111,7 +112,7 @@ def _refused(error: ArcentraError) -> Response:
 
 def _plain(status: int, reason: str) -> Response:
     headers = {"retry-after": _AGAIN_SECONDS} if status == 503 else None
-    return JSONResponse({"outcome": "refused", "reason": reason, "runs": []}, status, headers)
+    return JSONResponse({"outcome": "refused", "reason": clean_line(reason), "runs": []}, status, headers)
 
 
 def _texts(runs: Sequence[UUID]) -> list[str]:

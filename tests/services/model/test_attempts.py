@@ -78,6 +78,22 @@ async def test_lost_agent_is_retried_elsewhere(world: World) -> None:
     assert await run.status() is RunStatus.SUCCESS
 
 
+async def test_jobs_that_are_lost_together_are_retried_with_their_own_steps(world: World) -> None:
+    agent = await world.agent("x", capacity=2)
+    run = await world.start("..[retry=2] .[retry=2]")
+    await world.server.schedule()
+    for dispatch in world.take(agent):
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    await world.sql("UPDATE agents SET lease_until = clock_timestamp() - interval '1 s'")
+    await world.server.reaper.run_once()
+    assert await run.states() == "QP Q"
+    created = await world.value("SELECT count(*) FROM events WHERE resource = 'step' AND previous_status IS NULL")
+    assert created == 6, "each attempt is told of once"
+    await world.server.agents.heartbeat(agent)
+    assert sorted(await world.work(agent)) == ["a1", "a2", "b1"]
+    assert await run.status() is RunStatus.SUCCESS
+
+
 async def test_pause_between_attempts_is_in_the_database(world: World) -> None:
     agent = await world.agent("x")
     run = await world.start(

@@ -204,7 +204,28 @@ async def test_failed_job_asks_nobody(world: World) -> None:
     run = await world.start(spec_of(JOBS))
     await world.work(agent, {"a1": StepStatus.FAILED})
     assert await gates(world) == []
-    assert await run.states() == "F S S"
+    assert await run.states() == "F x S", "and nothing passes its gate"
+    await world.server.runs.retry(run.id, RetryScope.FAILED)
+    await world.work(agent)
+    assert await run.states() == "S P S"
+
+
+async def test_job_that_was_allowed_to_fail_waits_at_its_gate(world: World) -> None:
+    agent = await world.agent("x", capacity=9)
+    run = await world.start(spec_of(JOBS.replace("{name: a,", "{name: a, allow_failure: true,")))
+    await world.work(agent, {"a1": StepStatus.FAILED})
+    assert await run.states() == "F P S"
+    [gate] = await gates(world)
+    await vote(world, gate, ANN)
+    assert await world.work(agent) == ["b1"]
+    assert (await run.states(), await run.status()) == ("F S S", RunStatus.PARTIAL)
+
+
+async def test_later_stage_is_behind_the_gate_of_a_job_that_failed(world: World) -> None:
+    agent = await world.agent("x", capacity=9)
+    run = await world.start(". .[gate] .[needs=b;when=a] | .[when=a] | .[when=a] .")
+    await world.work(agent, {"b1": StepStatus.FAILED})
+    assert (await run.states(), await run.status()) == ("S F x x x x", RunStatus.FAILED)
 
 
 async def test_retry_asks_again(world: World) -> None:

@@ -123,7 +123,17 @@ async def test_many_jobs_of_a_run_get_their_places_at_once(world: World) -> None
     claims = await world.server.concurrency.list_claims("default", "prod")
     assert [claim.place for claim in claims] == [*range(30), *[None] * 10]
     assert [claim.job_name for claim in claims] == [f"j{n}" for n in range(40)]
-    assert loads == 1, "all of a run and key are given in one change"
+    assert loads == 1, "all of a run are given in one change"
+
+
+async def test_many_keys_of_a_run_are_given_at_once(world: World) -> None:
+    jobs = "\n".join(
+        f"      - {{name: j{n}, concurrency: key-{n}, steps: [{{name: s, uses: shell, args: {{script: a}}}}]}}"
+        for n in range(20)
+    )
+    run = await world.start(spec_of(f"    jobs:\n{jobs}"))
+    assert await counted_loads(world) == 1
+    assert await run.states() == " ".join(["Q"] * 20)
 
 
 async def counted_loads(world: World) -> int:
@@ -154,6 +164,16 @@ async def test_paused_run_takes_no_key(world: World) -> None:
     await world.server.runs.stop(second.id, None, "enough")
     await world.server.concurrency.run_once()
     assert [await run.states() for run in (first, third)] == ["Q", "P"]
+
+
+async def test_paused_run_supersedes_nothing_until_it_is_resumed(world: World) -> None:
+    first, second = await started(world, "cancel_in_progress: true,", runs=2)
+    await world.server.runs.pause(second.id, None, "wait", "tester")
+    await world.server.concurrency.run_once()
+    assert [await run.states() for run in (first, second)] == ["Q", "P"]
+    await world.server.runs.resume(second.id, None, "go on", "tester")
+    await world.server.concurrency.run_once()
+    assert (await first.status(), await second.states()) == (RunStatus.CANCELLED, "Q")
 
 
 async def test_what_supersedes_is_looked_at_again_under_the_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncpg
+import pytest
+
 from arcentra_server.domain.execution import Waiting
 from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
@@ -36,6 +39,54 @@ async def test_failed_need_skips_what_depends_on_it_and_nothing_else(world: Worl
     run = await world.start(spec_of(DIAMOND))
     await world.work(agent, {"b1": StepStatus.FAILED})
     assert (await run.states(), await run.status()) == ("S F S x", RunStatus.FAILED)
+
+
+@pytest.fixture
+def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The queries that were run, as far as they answer rows."""
+    seen: list[str] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def noting(connection: asyncpg.Connection, query: str, *values: object) -> object:
+        seen.append(query)
+        return await fetch(connection, query, *values)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", noting)
+    return seen
+
+
+async def test_chain_is_skipped_with_as_many_queries_however_long_it_is(world: World, queries: list[str]) -> None:
+    agent = await world.agent("x", capacity=4)
+    asked = []
+    for length in (3, 20):
+        run = await world.start(". " + " ".join(f".[needs={name}]" for name in "abcdefghijklmnopqrstu"[:length]))
+        await world.server.schedule()
+        first = await world.begin(agent)
+        queries.clear()
+        await world.end(first, StepStatus.FAILED)
+        asked.append(len(queries))
+        assert await run.states() == "F" + " x" * length
+    assert asked[0] == asked[1]
+
+
+async def test_skipped_chain_ends_where_a_condition_says_otherwise(world: World) -> None:
+    agent = await world.agent("x", capacity=4)
+    run = await world.start(". .[needs=a] . .[needs=b,c] .[needs=d;when=a] .[needs=d;when=c] .[needs=e]")
+    assert sorted(await world.work(agent, {"a1": StepStatus.FAILED})) == ["a1", "c1", "e1"]
+    assert (await run.states(), await run.status()) == ("F x S x S x x", RunStatus.FAILED)
+
+
+async def test_secrets_of_all_steps_whose_turn_it_is_are_looked_up_together(world: World, queries: list[str]) -> None:
+    asked = []
+    for number in (2, 12):
+        job = "- {name: j%d, steps: [{name: s1, uses: shell, secrets: [NO%d], args: {script: a}}]}"
+        jobs = "\n".join(f"      {job % (one, one)}" for one in range(number))
+        queries.clear()
+        run = await world.start(spec_of(f"    jobs:\n{jobs}\n"))
+        asked.append(sum("FROM secrets" in query for query in queries))
+        errors = [job.steps[0].error_message for job in (await run.row()).jobs]
+        assert errors == [f"secret NO{one} is not set" for one in range(number)]
+    assert asked == [1, 1]
 
 
 async def test_conditions_of_jobs(world: World) -> None:

@@ -65,7 +65,7 @@ async def test_step_that_becomes_too_large_fails_and_says_so(world: World) -> No
             steps:
               - name: big
                 uses: shell
-                args: {command: [TEXTS]}
+                args: {command: [echo, TEXTS]}
               - {name: after, uses: shell, when: always(), args: {script: a}}
     """.replace("TEXTS", ", ".join(['"${{ event.text }}"'] * 300))
         )
@@ -80,6 +80,34 @@ async def test_step_that_becomes_too_large_fails_and_says_so(world: World) -> No
     assert (row["status"], row["failure_reason"], row["rendered"]) == ("FAILED", "validation", None)
     assert f"more than {MOST_RENDERED}: name fewer or smaller values" in row["error_message"]
     assert int(row["error_message"].split()[3]) > 300 * 4096
+
+
+async def test_what_is_evaluated_at_one_go_is_bounded_together(world: World) -> None:
+    agent = await world.agent("x")
+    half = "variables.text.split('').all(c, c != 'b') && size(variables.text) > 1"
+    run = await world.start(
+        spec_of(
+            """
+        variables: {text: TEXT}
+        jobs:
+          - name: a
+            outputs: {one: "${{ HALF }}", two: "${{ HALF }}", three: "${{ HALF }}"}
+            steps:
+              - {name: fine, uses: shell, when: "HALF", env: {A: "${{ HALF }}"}, args: {script: a}}
+              - {name: last, uses: shell, args: {script: a}}
+          - name: b
+            steps: [{name: much, uses: shell, when: "HALF", env: {A: "${{ HALF }}", B: "${{ HALF }}"}, args: {script: a}}]
+    """.replace("HALF", half).replace("TEXT", "a" * 4000)
+        )
+    )
+    assert sorted(await world.work(agent)) == ["fine", "last"]
+    together = "too many steps: all expressions of a step, or all outputs of a job, may together take"
+    much = await run.step("much")
+    assert (much.status, much.failure_reason) == (StepStatus.FAILED, "validation")
+    assert together in much.error_message
+    [first, _] = (await run.row()).jobs
+    assert first.outputs == {"one": "true", "two": "true"}
+    assert together in first.error_message
 
 
 async def test_evaluation_that_breaks_fails_its_step_and_nothing_else(world: World) -> None:

@@ -11,6 +11,7 @@ from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.secret_names import SecretScope
 from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
 from arcentra_server.rpc.convert.dispatch import complete
+from arcentra_server.services.runs import RetryScope
 from arcentra_server.services.secrets import SecretService
 from tests.support.world import World
 from tests.support.written import spec_of
@@ -177,6 +178,77 @@ async def test_all_jobs_of_a_run_see_one_commit(world: World) -> None:
     sent = {complete(dispatch).job_name: dispatch for dispatch in world.take(agent)}
     assert args_of(sent["c"])["commit"] == "1" * 40
     assert "commit" not in args_of(sent["d"]), "the commit of one repository says nothing of another"
+
+
+async def test_outputs_of_an_earlier_attempt_are_gone_when_the_job_is_skipped(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(
+        spec_of("""
+        jobs:
+          - {name: a, steps: [{name: a1, uses: shell, args: {script: a}}]}
+          - name: b
+            depends_on: [a]
+            outputs: {x: "${{ 'first' }}"}
+            steps: [{name: b1, uses: shell, args: {script: a}}]
+          - name: c
+            depends_on: [b]
+            when: always() && !has(needs.b.outputs.x)
+            steps: [{name: c1, uses: shell, args: {script: a}}]
+    """)
+    )
+    assert await world.work(agent) == ["a1", "b1"]
+    assert (await run.row()).jobs[1].outputs == {"x": "first"}
+    await world.server.runs.retry(run.id, RetryScope.ALL)
+    assert (await run.row()).jobs[1].outputs == {}
+    assert await world.work(agent, {"a1": StepStatus.FAILED}) == ["a1", "c1"]
+
+
+MATRIX_NEED = """
+    jobs:
+      - {name: m, matrix: {v: [1, 2]}, steps: [{name: m1, uses: shell, args: {script: a}}]}
+      - name: b
+        depends_on: [m]
+        outputs: {x: "${{ needs.m.result }}", y: "${{ steps.b1.outputs.q }}"}
+        steps: [{name: b1, uses: shell, args: {script: a}}]
+"""
+
+
+async def test_cells_that_have_not_ended_are_no_end_of_what_is_needed(world: World) -> None:
+    await world.agent("x", capacity=2)
+    run = await world.start(spec_of(MATRIX_NEED))
+    await world.server.runs.cancel_job(await run.job_id("b"), "")
+    cancelled = (await run.row()).jobs[2]
+    assert (cancelled.status, cancelled.outputs) == (RunStatus.CANCELLED, {"x": "pending"})
+
+
+async def test_outputs_of_a_job_that_was_ended_are_no_fault_of_it(world: World) -> None:
+    agent = await world.agent("x", capacity=2)
+    run = await world.start(spec_of(MATRIX_NEED))
+    await world.server.runs.stop(run.id, None, "")
+    assert [job.error_message for job in (await run.row()).jobs] == ["", "", ""]
+    again = await world.trigger(run.pipeline_id)
+    await world.work(agent)
+    ended = (await again.row()).jobs[2]
+    assert (ended.status, ended.outputs) == (RunStatus.SUCCESS, {"x": "success"})
+    assert ended.error_message.startswith("output y: invalid expression")
+
+
+async def test_agent_that_does_not_clone_what_it_is_told_fails_the_job(world: World) -> None:
+    agent = await world.agent("x", capacity=2)
+    run = await world.start(spec_of("".join(CLONES.splitlines(keepends=True)[:4])))
+    told = []
+    for number in range(4):
+        await world.server.schedule()
+        sent = world.take(agent)
+        for dispatch in sent:
+            assert await world.report(dispatch, StepStatus.RUNNING) is None
+        for place, dispatch in enumerate(sent):
+            told.append(args_of(dispatch).get("commit"))
+            await world.end(dispatch, outputs={"commit": f"c{number}{place}"})
+    row = await run.row()
+    assert (await run.states(), row.jobs[1].attempt) == ("SS Fx", 2)
+    assert told.count("c00") == 1
+    assert "though it was told to clone c00" in row.jobs[1].error_message
 
 
 async def test_deployments_are_recorded(world: World) -> None:

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_server.domain.errors import ValidationError
@@ -101,3 +102,10 @@ WAITING: list[tuple[dict[str, object], RunStatus, RunStatus, str]] = [
 def test_a_job_says_why_it_waits(step: dict[str, object], job: RunStatus, run: RunStatus, reason: str) -> None:
     row = run_row(job_row(step_row(status=StepStatus.FAILED), step_row(**step), status=job), status=run)
     assert run_to(row).job_runs[0].waiting_reason == reason
+
+
+def test_a_run_with_a_number_in_its_event_that_no_double_holds_is_shown() -> None:
+    event = {"payload": {"n": [10**400, 2**70, 3, True, None, "x", 1.5]}}
+    message = run_to(run_row(event=event, jobs=(job_row(),)))
+    shown = MessageToDict(message.event)
+    assert shown == {"payload": {"n": [str(10**400), float(2**70), 3.0, True, None, "x", 1.5]}}

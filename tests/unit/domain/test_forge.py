@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -323,6 +324,36 @@ def test_a_generic_event_has_what_it_says() -> None:
     ):
         with pytest.raises(PayloadError):
             read(generic(wrong))
+
+
+def test_texts_of_one_line_steer_nothing_and_read_as_nothing_else() -> None:
+    hostile = "\x1b[2J\u0085a\r\n\tb\x9bc\u202ed\u2066e\u2028f\x7f"
+    shown = "\ufffd[2J\ufffda b\ufffdc\ufffdd\ufffde f\ufffd"
+    keys = ("actor", "repo", "action", "title", "url", "head_branch", "base_branch")
+    event = read(generic({"event": "x", "branch": "main", **dict.fromkeys(keys, hostile), "message": "a\nb"}))
+    assert {key: getattr(event, key) for key in keys} == dict.fromkeys(keys, shown)
+    assert event.message == "a\nb"
+    assert read(generic({"event": "x", "actor": "\x07" * 500})).actor == "\ufffd" * 85
+    assert read(generic({"event": "x", "repo": "ac\u202eme/x"})).repo != "acme/x"
+
+
+@pytest.mark.parametrize("name", ["ma\u202ein", "main\x9b31m", "main\u2028", "ma\u2066in", "main\x85"])
+def test_a_branch_with_a_misleading_name_is_refused_and_not_taken_for_another(name: str) -> None:
+    for key in ("branch", "tag"):
+        with pytest.raises(PayloadError, match="is not the name of a branch or tag") as refused:
+            read(generic({"event": "x", key: name}))
+        assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", str(2**63), str(-(2**63) - 1), "1" + "0" * 400])
+def test_a_number_that_nobody_can_keep_is_refused(number: str) -> None:
+    """Read as infinite it would not be stored; stored as it is, its run could not be shown."""
+    body = b'{"event": "x", "data": [1, {"n": %s}]}' % number.encode()
+    one = replace(generic({"event": "x"}), body=body)
+    with pytest.raises(PayloadError, match=r"'data.1.n': the number is beyond 64 bits: send it as a text"):
+        read(one)
+    kept = [2**63 - 1, -(2**63), 1.5e308, True, None]
+    assert read(generic({"event": "x", "data": kept})).payload == {"event": "x", "data": kept}
 
 
 def test_ids_of_deliveries() -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from arcentra_server.domain.definition import (
     ApprovalSpec,
+    ArtifactSpec,
     GitSource,
     JobSpec,
     MatrixSpec,
     PipelineSpec,
+    RetrySpec,
     SourceAuth,
     StageSpec,
     StepSpec,
@@ -90,14 +92,71 @@ def test_selector(of_job: Selector | None, of_step: Selector | None, selector: S
     assert (step.workspace != str(job.id)) == own
 
 
+def test_steps_with_a_selector_of_their_own_share_no_workspace() -> None:
+    steps = tuple(StepSpec(name, uses="shell", selector=GPU) for name in "st")
+    run = run_of(StageSpec("one", (JobSpec("a", steps), JobSpec("b", steps))))
+    assert len({step.workspace for _, step in run.steps()}) == 4
+
+
 def test_steps_share_the_workspace_of_their_job() -> None:
     run = run_of(one_job(JobSpec("a", (BUILD, StepSpec("test", uses="shell")))))
     assert {step.workspace for _, step in run.steps()} == {str(run.jobs[0].id)}
 
 
 def test_step_keeps_what_its_definition_says() -> None:
-    [(_, step)] = run_of(one_job(JobSpec("a", (BUILD,)))).steps()
-    assert (step.name, step.uses, step.continue_on_error, step.timeout_ms) == ("build", "shell", True, 5)
+    spec = StepSpec(
+        "build",
+        uses="shell",
+        action="run",
+        args={"script": "make"},
+        continue_on_error=True,
+        timeout_ms=5,
+        run_on_agent=False,
+        when="always()",
+        image="python:3",
+        artifacts=(ArtifactSpec("logs", "*.log", expire_days=3),),
+    )
+    [(_, step)] = run_of(one_job(JobSpec("a", (spec,)))).steps()
+    kept = [name for name in StepSpec.__slots__ if name not in ("env", "selector", "when", "secrets")]
+    assert {name: getattr(step, name) for name in kept} == {name: getattr(spec, name) for name in kept}
+    assert step.condition == "always()"
+    [(_, plain)] = run_of(one_job(JobSpec("a", (StepSpec("s", uses="shell"),)))).steps()
+    assert (plain.timeout_ms, plain.continue_on_error, plain.run_on_agent, plain.kind) == (None, False, True, "")
+
+
+def test_run_and_all_that_is_in_it_say_whose_they_are() -> None:
+    run = run_of(one_job(JobSpec("a", (BUILD, StepSpec("test", uses="shell")))), one_job(JobSpec("b", (BUILD,))))
+    assert (run.pipeline_id, run.namespace, run.spec_version, run.trigger) == (UUID(int=999), "team", 3, MANUAL)
+    for job, step in run.steps():
+        assert (step.run_id, step.job_id, step.pipeline_id) == (run.id, job.id, run.pipeline_id)
+    trigger = Trigger(TriggerType.MANUAL, "ada", "main", "abc")
+    of_run = {"ARCENTRA_BRANCH": "main", "ARCENTRA_COMMIT": "abc", "ARCENTRA_NAMESPACE": "team"}
+    [(_, step)] = run_of(one_job(JobSpec("a", (StepSpec("s", uses="shell"),))), trigger=trigger).steps()
+    assert step.env == of_run
+
+
+def test_job_of_every_cell_keeps_the_rules_of_its_definition() -> None:
+    job = JobSpec(
+        "a",
+        (BUILD,),
+        when="always()",
+        retry=RetrySpec(3, 5_000, ("timeout",)),
+        priority=7,
+        allow_failure=True,
+        matrix=MatrixSpec((("n", (1, 2)),)),
+        outputs={"v": "${{ steps.build.outputs.v }}"},
+        concurrency="k",
+        timeout_ms=9,
+    )
+    jobs = run_of(one_job(job)).jobs
+    assert [(one.spec, one.timeout_ms, dict(one.cell)) for one in jobs] == [(job, 9, {"n": 1}), (job, 9, {"n": 2})]
+
+
+def test_env_of_a_cell_is_evaluated_in_its_job() -> None:
+    env = {"N": "${{ matrix.n }}", "PLAIN": "1"}
+    run = run_of(one_job(JobSpec("a", (BUILD,), env=env, matrix=MatrixSpec((("n", (1, 2)),)))))
+    found = [(step.templates and step.templates.env, step.env["PLAIN"], "N" in step.env) for _, step in run.steps()]
+    assert found == [({"N": "${{ matrix.n }}"}, "1", False)] * 2
 
 
 def test_source_becomes_the_first_step() -> None:
@@ -259,6 +318,17 @@ def test_variables_from_outside_are_never_evaluated() -> None:
     assert step.env["ARCENTRA_BRANCH"] == "${{ secrets.key }}"
 
 
+def test_variables_from_outside_are_not_evaluated_beside_texts_that_are() -> None:
+    trigger = Trigger(TriggerType.EVENT, "hook", variables={"V": "${{ secrets.key }}"})
+    spec = StepSpec("s", uses="shell", env={"E": "${{ branch }}"}, args={"script": "${{ commit }}"})
+    step = only_step(
+        JobSpec("a", (spec,), env={"J": "${{ branch }}"}), trigger=trigger, variables={"W": "${{ branch }}"}
+    )
+    assert step.templates is not None
+    assert step.templates.env == {"E": "${{ branch }}", "J": "${{ branch }}"}
+    assert (step.env["V"], step.env["W"], dict(step.secrets)) == ("${{ secrets.key }}", "${{ branch }}", {})
+
+
 def test_variable_that_the_definition_sets_anew_is_that_of_the_definition() -> None:
     step = only_step(
         JobSpec("a", (StepSpec("s", uses="shell", env={"V": "${{ branch }}"}),)),
@@ -332,7 +402,7 @@ def test_plugin_of_a_target(kind: str, plugin: str) -> None:
 
 
 def test_source_is_cloned_as_the_definition_says() -> None:
-    auth = SourceAuth("bot", token="${{ secrets.git }}")
+    auth = SourceAuth("bot", "${{ secrets.word }}", "${{ secrets.git }}")
     step = only_step(JobSpec("a", (), source=GitSource("r", "main", auth, depth=1, submodules=True)))
     assert step.args == {
         "repo": "r",
@@ -340,9 +410,10 @@ def test_source_is_cloned_as_the_definition_says() -> None:
         "depth": 1,
         "submodules": True,
         "username": "bot",
+        "password": "${{ secrets.word }}",
         "token": "${{ secrets.git }}",
     }
-    assert dict(step.secrets) == {"ARCENTRA_SECRET_git": "git"}
+    assert dict(step.secrets) == {"ARCENTRA_SECRET_git": "git", "ARCENTRA_SECRET_word": "word"}
     assert step.dynamic
 
 
@@ -352,8 +423,9 @@ def test_clone_is_looked_at_when_its_turn_comes_even_without_expressions() -> No
 
 
 def test_branch_of_the_trigger_is_no_expression() -> None:
-    trigger = Trigger(TriggerType.EVENT, "hook", branch="${{ secrets.key }}")
+    trigger = Trigger(TriggerType.EVENT, "hook", branch="${{ secrets.key }}", commit_sha="${{ secrets.key }}")
     step = only_step(JobSpec("a", (), source=GitSource("r", "main")), trigger=trigger)
     assert dict(step.secrets) == {}
     assert step.templates is not None
-    assert step.templates.args == {"repo": "r", "branch": "$${{ secrets.key }}"}  # which stands for itself
+    itself = "$${{ secrets.key }}"
+    assert step.templates.args == {"repo": "r", "branch": itself, "commit": itself}

@@ -175,6 +175,73 @@ def test_refusal_is_not_tolerated() -> None:
     assert (world.ends(), world.run.status) == ("Fxx", RunStatus.FAILED)
 
 
+@pytest.mark.parametrize("after", [".[needs=a]", ".[needs=a;when=a]", "| .", "| .[when=a]"])
+def test_gate_of_a_job_that_was_allowed_to_fail_is_asked(after: str) -> None:
+    world = World(f".[gate;allow] {after}")
+    world.finish("x", "a1", status=S.FAILED)
+    assert (world.states(), world.gates()) == ("F P", ["a"])
+    world.approve("a")
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status) == ("FS", RunStatus.PARTIAL)
+
+
+@pytest.mark.parametrize("job", [".[gate;allow;when=E]", ".a[gate;allow]", ".E[gate;allow]"])
+def test_gate_is_asked_whatever_the_tolerated_failure_was(job: str) -> None:
+    world = World(f"{job} .[needs=a;when=a]")
+    if world.queued("a1") is not None:
+        world.start("x", "a1")
+        world.cancel_job("a", cause=CancelCause.TIMEOUT)
+        world.report("x", "a1", S.SUCCESS)
+    assert (world.gates(), world.states()[-1]) == (["a"], "P")
+    world.refuse("a")
+    assert (world.ends(), world.run.status) == ("Fx", RunStatus.FAILED)
+
+
+def test_gate_of_a_tolerated_failure_is_not_asked_when_the_time_of_the_run_is_over() -> None:
+    world = World(".[gate;allow] .[needs=a;when=a]")
+    world.start("x", "a1")
+    world.time_out()
+    world.report("x", "a1", S.FAILED)
+    assert (approvals(world), world.run.status) == ([], RunStatus.FAILED)
+
+
+@pytest.mark.parametrize("status", [S.FAILED, S.TIMEOUT, S.CANCELLED])
+def test_nothing_behind_the_gate_of_a_job_that_failed_runs(status: S) -> None:
+    world = World(".[gate] .[needs=a;when=a] .[needs=b;when=a] . | .[when=a] .[when=E] | .[when=a]")
+    world.finish("x", "a1", status=status)
+    world.finish("x", "d1")
+    assert (world.ends(), approvals(world)) == (f"{status.value[0]}xxSxxx", [])
+    assert world.run.status is (RunStatus.CANCELLED if status is S.CANCELLED else RunStatus.FAILED)
+
+
+def test_cancel_of_a_job_at_its_gate_opens_no_way_past_it() -> None:
+    world = World(".[gate] .[needs=a;when=a] | .[when=a]")
+    world.finish("x", "a1")
+    world.cancel_job("a")
+    assert (world.ends(), world.run.status) == ("Cxx", RunStatus.CANCELLED)
+
+
+@pytest.mark.parametrize("shape", [". .[gate;needs=a] .[needs=b;when=a]", ". | .[gate] | .[when=a]"])
+def test_gate_of_a_job_that_was_skipped_after_a_failure_is_a_wall(shape: str) -> None:
+    world = World(shape)
+    world.finish("x", "a1", status=S.FAILED)
+    assert (world.ends(), approvals(world)) == ("Fxx", [])
+
+
+@pytest.mark.parametrize("job", [".[gate;when=n]", ".n[gate]", ".[when=n;gate;allow]"])
+@pytest.mark.parametrize("after", [".[needs=a;when=a]", "| .", "| .[when=a]"])
+def test_gate_falls_away_with_a_job_that_is_skipped_while_all_is_well(job: str, after: str) -> None:
+    world = World(f"{job} {after}")
+    finish_all(world, "x")
+    assert (world.ends(), approvals(world)) == ("xS", [])
+
+
+def test_gate_falls_away_with_a_job_whose_need_was_skipped() -> None:
+    world = World(".[when=n] .[gate;needs=a] | .")
+    finish_all(world, "x")
+    assert world.ends() == "xxS"
+
+
 def test_refused_job_does_not_run_again_by_itself() -> None:
     world = World(".[gate;retry=3]")
     world.finish("x", "a1")
@@ -295,6 +362,19 @@ def test_retry_beside_a_job_that_was_refused_leaves_it_refused() -> None:
     world.retry("b1")
     finish_all(world, "x")
     assert (world.ends(), world.run.status, world.run.rejected) == ("FSx", RunStatus.FAILED, True)
+
+
+def test_retry_of_a_job_that_failed_opens_the_way_to_its_gate_again() -> None:
+    world = World(".[gate] .[needs=a;when=a] | .[when=a]")
+    world.finish("x", "a1", status=S.FAILED)
+    with pytest.raises(InvalidTransition, match="without its approval"):
+        world.retry("c1")
+    world.retry("a1")
+    world.finish("x", "a1")
+    assert (world.states(), world.gates()) == ("S P P", ["a"])
+    world.approve("a")
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status) == ("SSS", RunStatus.SUCCESS)
 
 
 def test_retry_of_what_failed_reaches_what_was_cancelled_behind_a_refused_stage() -> None:

@@ -76,6 +76,24 @@ def test_resume_of_a_run_of_which_one_job_has_ended() -> None:
     assert world.run.status is RunStatus.RUNNING
 
 
+def test_resume_of_a_run_that_was_retried_and_has_not_begun_again() -> None:
+    world = World(".")
+    world.finish("x", "a1", status=S.FAILED)
+    world.retry_run(everything=True)
+    world.pause()
+    world.resume()
+    assert world.run.status is RunStatus.RUNNING
+
+
+def test_resume_of_a_run_that_has_not_begun_though_a_job_is_at_its_second_attempt() -> None:
+    world = World(".[retry=2]")
+    world.fail_waiting(world.step("a1").id)
+    assert (world.job("a").attempt, world.run.status) == (2, RunStatus.PENDING)
+    world.pause()
+    world.resume()
+    assert world.run.status is RunStatus.PENDING
+
+
 def test_step_that_was_leased_before_the_pause_may_start() -> None:
     world = World(".")
     world.claim("x", "a1")

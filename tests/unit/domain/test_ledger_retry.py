@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar, cast
+
 import pytest
 
+from arcentra_server.db.engine import Tx, new_id
+from arcentra_server.db.execution import load_stage
 from arcentra_server.domain.errors import InvalidTransition
-from arcentra_server.domain.execution import Resource, Waiting
+from arcentra_server.domain.execution import JobState, Resource, RunState, StageState, Waiting
+from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import RunStatus
 from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_store import QueueRow
 from tests.support.ledger_world import World, finish_all
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 def test_retry_makes_new_attempts_of_all_steps_of_the_job() -> None:
@@ -225,6 +233,66 @@ def test_retry_of_a_run_in_which_all_went_well_has_nothing_to_do() -> None:
     finish_all(world, "x")
     with pytest.raises(InvalidTransition, match="ended well"):
         world.retry_run(everything=False)
+
+
+def test_retry_takes_the_outputs_of_the_attempt_before_away() -> None:
+    world = World(". .[needs=a] .[needs=b;when=a]")
+    finish_all(world, "x")
+    assert world.job_ids["b"] in world.store.rows.outputs
+    world.retry_run(everything=True)
+    world.finish("x", "a1", status=S.FAILED)
+    assert (world.ends(), world.job_ids["b"] in world.store.rows.outputs) == ("Fx-", False)
+
+
+class _Counted(dict[Key, Value]):
+    """Counts how often it was walked through."""
+
+    walks = 0
+
+    def values(self) -> Any:
+        self.walks += 1
+        return super().values()
+
+    def items(self) -> Any:
+        self.walks += 1
+        return super().items()
+
+
+def _failed_run(stages: int) -> tuple[Ledger, RunState]:
+    """Return a run of one job a stage, of which the first failed."""
+    run = RunState(new_id(), new_id(), RunStatus.FAILED, stages, stages, completed_jobs=stages, failed_jobs=1)
+    ledger = Ledger(new_id, lambda _, __: True)
+    ledger.jobs, ledger.stages = _Counted(), _Counted()
+    ends = [RunStatus.FAILED, *[RunStatus.SKIPPED] * (stages - 1)]
+    ledger.add_runs([run], [StageState(run.id, index, 0, end) for index, end in enumerate(ends)])
+    ledger.add_jobs([JobState(new_id(), run.id, index, end, 1, 0, end) for index, end in enumerate(ends)], ())
+    return ledger, run
+
+
+def _walks(ledger: Ledger) -> int:
+    assert isinstance(ledger.jobs, _Counted)
+    assert isinstance(ledger.stages, _Counted)
+    return ledger.jobs.walks + ledger.stages.walks
+
+
+def test_retry_does_not_look_at_all_jobs_for_each_stage() -> None:
+    walks = []
+    for stages in (5, 50):
+        ledger, run = _failed_run(stages)
+        jobs = list(dict.values(ledger.jobs))
+        ledger.reopen(run, jobs, (), {job.id: 0 for job in jobs})
+        walks.append(_walks(ledger))
+    assert walks[0] == walks[1]
+
+
+async def test_turns_of_stages_do_not_look_at_all_jobs_and_stages_each_time() -> None:
+    ledger, run = _failed_run(50)
+    ledger.whole_runs.add(run.id)
+    tx = cast("Tx", None)  # all is loaded: nothing is asked for
+    for index in range(50):
+        [job], upstream = await load_stage(tx, ledger, run.id, index)
+        assert (job.stage_index, upstream) == (index, RunStatus.FAILED if index else RunStatus.SKIPPED)
+    assert _walks(ledger) == 0
 
 
 def test_retry_of_a_tolerated_failure() -> None:

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcentra_server.domain.masking import Matcher, cover, needles_of
+from tests.support.bash_quotes import bash_quotes, hard_to_quote
+from tests.support.dice import cases
 
 SECRET = 'p@ss w/rd\'s "<$x>" é\\'
 
@@ -43,25 +45,26 @@ def in_chunks(matcher: Matcher, chunks: Sequence[bytes]) -> tuple[bytes, list[by
     return bytes(stored), shown
 
 
-# A few letters only, so that needles overlap each other and themselves.
-letters = st.binary(min_size=0, max_size=60).map(lambda data: bytes(b"ab"[byte % 2] for byte in data))
-few_needles = st.sets(
-    st.binary(min_size=6, max_size=12).map(lambda data: bytes(b"ab"[byte % 2] for byte in data)), min_size=1, max_size=5
-)
+def some_letters(dice: random.Random, least: int, most: int) -> bytes:
+    """Two letters only, so that needles overlap each other and themselves."""
+    return bytes(dice.choices(b"ab", k=dice.randint(least, most)))
 
 
-@st.composite
-def cut_texts(draw: st.DrawFn) -> tuple[set[bytes], list[bytes]]:
-    needles = draw(few_needles)
-    parts = draw(st.lists(st.one_of(letters, st.sampled_from(sorted(needles))), max_size=6))
-    text = b"".join(parts)
-    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
+def cut_text(dice: random.Random) -> tuple[set[bytes], list[bytes]]:
+    """Needles, and a text of some of them and other letters, in pieces; now and then a piece is empty."""
+    needles = {some_letters(dice, 6, 12) for _ in range(dice.randint(1, 5))}
+    parts = [some_letters(dice, 0, 60) if dice.random() < 0.5 else dice.choice(sorted(needles)) for _ in range(6)]
+    text = b"".join(parts[: dice.randint(0, 6)])
+    cuts = sorted(dice.choices(range(len(text) + 1), k=dice.randint(0, 8)))
     ends = [*cuts, len(text)]
     return needles, [text[start:end] for start, end in zip([0, *cuts], ends, strict=True)]
 
 
+CUT_TEXTS = cases(cut_text)
+
+
 @settings(max_examples=1_000)
-@given(cut_texts())
+@given(CUT_TEXTS)
 def test_any_cut_gives_what_the_definition_says_and_readers_never_see_what_is_masked_later(
     case: tuple[set[bytes], list[bytes]],
 ) -> None:
@@ -73,7 +76,7 @@ def test_any_cut_gives_what_the_definition_says_and_readers_never_see_what_is_ma
 
 
 @settings(max_examples=300)
-@given(cut_texts())
+@given(CUT_TEXTS)
 def test_many_needles_are_found_as_few_are(case: tuple[set[bytes], list[bytes]]) -> None:
     needles, chunks = case
     needles |= {needle + b"bab" for needle in needles}
@@ -128,6 +131,18 @@ def test_a_secret_is_found_where_a_shell_quotes_it(options: str) -> None:
     masked = Matcher(needles_of([secret])).mask(done.stdout + done.stderr).data
     assert masked is not None
     assert b"HOME" not in masked
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@settings(max_examples=3, deadline=None)
+@given(cases(hard_to_quote))
+def test_a_secret_is_found_however_bash_quotes_it(locale: str, secrets: list[str]) -> None:
+    quoted = bash_quotes(secrets, locale)
+    masked = [
+        cover(text, Matcher(needles_of([secret])).spans(text)) for secret, text in zip(secrets, quoted, strict=True)
+    ]
+    shown = {secret: text for secret, text in zip(secrets, masked, strict=True) if text.lstrip(b"\\").strip(b"$'*")}
+    assert shown == {}
 
 
 @settings(max_examples=300)

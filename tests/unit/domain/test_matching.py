@@ -6,7 +6,7 @@ import pytest
 
 from arcentra_server.domain.definition import EventTrigger
 from arcentra_server.domain.forge import ForgeEvent
-from arcentra_server.domain.matching import PATHS_UNKNOWN, match
+from arcentra_server.domain.matching import MOST_COMPARED, PATHS_TOO_MANY, PATHS_UNKNOWN, Effort, Match, match
 
 PUSH = ForgeEvent("push", branch="main", commit="1a2b3c4", paths=("src/a.py", "docs/b.md"))
 TAG = ForgeEvent("tag", tag="v1.2", commit="1a2b3c4")
@@ -57,7 +57,7 @@ DEPLOY = ForgeEvent("deploy")
     ],
 )
 def test_rules(trigger: EventTrigger, event: ForgeEvent, fires: bool, reason: str) -> None:
-    found = match(trigger, event)
+    found = match(trigger, event, Effort())
     assert found.fires is fires
     assert found.reason.startswith(reason)
     assert bool(found.reason) == bool(reason)
@@ -65,4 +65,27 @@ def test_rules(trigger: EventTrigger, event: ForgeEvent, fires: bool, reason: st
 
 def test_long_lists_are_told_in_part() -> None:
     globs = tuple(f"release/{number}" for number in range(100))
-    assert len(match(EventTrigger(("push",), branches=globs), PUSH).reason) < 300
+    assert len(match(EventTrigger(("push",), branches=globs), PUSH, Effort()).reason) < 300
+
+
+def test_comparing_paths_is_bounded_for_all_triggers_of_a_delivery() -> None:
+    """100 globs and 3,000 paths as long as they come would take minutes."""
+    stars = EventTrigger(("push",), paths=tuple(f"*{'a*' * 100}{number}" for number in range(100)))
+    long = replace(PUSH, paths=tuple(f"{number}{'a' * 250}b" for number in range(20)))
+    effort = Effort(100_000)
+    assert match(EventTrigger(("push",), paths=("docs/**",)), PUSH, effort) == Match(fires=True)
+    found = match(stars, long, effort)
+    assert (found.fires, found.reason) == (True, PATHS_TOO_MANY)
+    # Nothing is left for the next trigger; one without such a rule does not mind, and the next delivery has its own.
+    web = EventTrigger(("push",), paths=("web/**",))
+    assert match(web, PUSH, effort).reason == PATHS_TOO_MANY
+    assert match(EventTrigger(("push",)), PUSH, effort).reason == ""
+    assert not match(web, PUSH, Effort()).fires
+
+
+def test_globs_that_begin_otherwise_cost_next_to_nothing() -> None:
+    effort = Effort()
+    services = EventTrigger(("push",), paths=tuple(f"services/{number}/**" for number in range(20)))
+    many = replace(PUSH, paths=tuple(f"docs/{'a' * 200}/{number}" for number in range(3_000)))
+    assert not match(services, many, effort).fires
+    assert effort.left == MOST_COMPARED - 20 * 3_000

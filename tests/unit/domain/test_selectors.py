@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcentra_server.domain.selectors import ANY_AGENT, Operator, Selector, Term, check_selector
+from tests.support.dice import SEEDS, dice
 
 KEYS = ("os", "arch", "cpus")
 VALUES = ("", "a", "b", "1", "2", "10", "-1.5", "1e3", "nan", "inf", "1e999", " 7 ", "0x10", "ten")
-# Drawn whole: ten thousand cases of parts would take half a minute.
 ALL_VALUES = [(), *((one,) for one in VALUES), *product(VALUES, VALUES)]
 ALL_TERMS = [Term(key, operator, values) for key in KEYS for operator in Operator for values in ALL_VALUES]
 ALL_LABELS = [
@@ -52,10 +52,23 @@ def naive_term(term: Term, labels: Mapping[str, str]) -> bool:  # noqa: PLR0911 
     return mine > bound if term.operator is Operator.GT else mine < bound
 
 
-@settings(max_examples=10_000, deadline=None)
-@given(SELECTORS, LABELS)
-def test_matches_as_a_naive_evaluator(selector: Selector, labels: dict[str, str]) -> None:
-    assert selector.matches(labels) is not any(not naive_term(term, labels) for term in selector.terms)
+@pytest.mark.parametrize("operator", Operator)
+def test_every_term_matches_as_a_naive_evaluator(operator: Operator) -> None:
+    for values, label in product(ALL_VALUES, (None, *VALUES)):
+        term = Term("key", operator, values)
+        labels = {"other": "a"} if label is None else {"key": label}
+        assert Selector((term,)).matches(labels) is naive_term(term, labels), (term, labels)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_matches_as_a_naive_evaluator(seed: int) -> None:
+    """Twenty times five hundred cases: drawn one by one, ten thousand would take half a minute."""
+    chance = dice(seed)
+    for _ in range(500):
+        terms = tuple(chance.choices(ALL_TERMS, k=chance.randint(0, 3)))
+        labels = chance.choice(ALL_LABELS)
+        assert Selector(terms).matches(labels) is all(naive_term(term, labels) for term in terms), (terms, labels)
 
 
 @given(st.sampled_from(Operator), st.text(max_size=4), st.none() | st.text(max_size=4))
@@ -121,7 +134,8 @@ def test_form_does_not_depend_on_the_order_of_terms(data: st.DataObject, selecto
 def test_form_reads_back_as_the_same_selector(selector: Selector, labels: dict[str, str]) -> None:
     again = Selector.from_json(json.loads(json.dumps(selector.to_json())))
     assert again.to_json() == selector.to_json()
-    assert again.matches(labels) == selector.matches(labels)
+    # Not of a faulty one: two bounds that are alike are one in the form.
+    assert check_selector(selector, "") or again.matches(labels) == selector.matches(labels)
 
 
 @given(SELECTORS, SELECTORS)

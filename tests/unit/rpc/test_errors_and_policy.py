@@ -8,8 +8,9 @@ import structlog
 
 from arcentra_server import logs
 from arcentra_server.domain.errors import ArcentraError, Fault, NotFound, ValidationError
+from arcentra_server.domain.identity import Role
 from arcentra_server.rpc.interceptors.errors import STATUS, to_status
-from arcentra_server.rpc.policy import POLICY, check_policy
+from arcentra_server.rpc.policy import POLICY, check_policy, refusal
 
 HEADERS = 8 * 1024
 
@@ -70,3 +71,15 @@ def test_the_log_tells_where_it_failed_and_no_values(style: str, monkeypatch: py
         structlog.configure(**before)
     assert "14 characters are no good" in written.getvalue()
     assert "arc_pat_canary" not in written.getvalue().replace('fail("arc_pat_canary")', "")
+
+
+@pytest.mark.parametrize(
+    ("method", "needed"),
+    [
+        ("/pipeline.v1.PipelineService/TriggerPipeline", "trigger, maintainer or admin"),
+        ("/admin.v1.AdminService/SetSecret", "maintainer or admin"),
+        ("/agent.v1.AgentService/Heartbeat", "agent"),
+    ],
+)
+def test_a_refused_role_is_told_which_roles_may(method: str, needed: str) -> None:
+    assert refusal(Role.VIEWER, POLICY[method]) == f"the role viewer may not do this: it takes {needed}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from random import Random
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from arcentra_server.domain.selectors import ANY_AGENT, Operator, Selector, Term
 from arcentra_server.scheduling.plan import AgentSlots, Plan, QueuedStep, WaitReason, matching, plan
+from tests.support.dice import cases
 
 SELECTORS = {
     1: ANY_AGENT,
@@ -27,8 +28,8 @@ LABELS: tuple[dict[str, str], ...] = (
     {"os": "linux", "cpus": "16"},
     {"cpus": "many"},
 )
-STEP_IDS = st.integers(1000, 9999).map(lambda number: UUID(int=number))
-AGENT_IDS = st.integers(1, 9).map(lambda number: UUID(int=number))
+STEP_IDS = [UUID(int=number) for number in range(1000, 10_000)]
+AGENT_IDS = [UUID(int=number) for number in range(1, 10)]
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,22 @@ class Snapshot:
         return plan(self.queue, self.agents, matching(SELECTORS, self.agents))
 
 
-AGENTS = st.lists(
-    st.builds(AgentSlots, AGENT_IDS, st.sampled_from(LABELS), st.integers(0, 4)),
-    max_size=6,
-    unique_by=lambda one: one.id,
-)
-QUEUE = st.lists(
-    st.builds(QueuedStep, STEP_IDS, st.sampled_from(sorted(SELECTORS)), st.none() | st.none() | AGENT_IDS),
-    max_size=15,
-    unique_by=lambda one: one.step_run_id,
-)
-SNAPSHOTS = st.builds(Snapshot, QUEUE.map(tuple), AGENTS.map(tuple))
+def some_agents(dice: Random) -> tuple[AgentSlots, ...]:
+    ids = dice.sample(AGENT_IDS, dice.randint(0, 6))
+    return tuple(AgentSlots(agent_id, dice.choice(LABELS), dice.randint(0, 4)) for agent_id in ids)
+
+
+def some_snapshot(dice: Random) -> Snapshot:
+    """A third of the steps is bound to an agent, which may not be there."""
+    steps = (
+        QueuedStep(step_id, dice.choice(sorted(SELECTORS)), dice.choice((None, None, dice.choice(AGENT_IDS))))
+        for step_id in dice.sample(STEP_IDS, dice.randint(0, 15))
+    )
+    return Snapshot(tuple(steps), some_agents(dice))
+
+
+AGENTS = cases(some_agents)
+SNAPSHOTS = cases(some_snapshot)
 
 
 def naive(snapshot: Snapshot) -> Plan:
@@ -126,7 +132,7 @@ def test_leaves_its_arguments_alone(snapshot: Snapshot) -> None:
 
 
 @given(AGENTS)
-def test_matching_answers_as_each_selector_does(agents: list[AgentSlots]) -> None:
+def test_matching_answers_as_each_selector_does(agents: tuple[AgentSlots, ...]) -> None:
     found = matching(SELECTORS, agents)
     for selector_id, selector in SELECTORS.items():
         expected = {agent.id for agent in agents if selector.matches(agent.labels)}

@@ -303,7 +303,7 @@ step_runs = Table(
     document("secrets"),
     words("condition"),
     words("kind"),
-    # Of a source step: which source, by repository and branch, for the commit that the run keeps to.
+    # Of a source step: which source, by repository and branch, for the commit that the run keeps to; whether it was told.
     words("pin"),
     document("outputs"),
     flag("added"),

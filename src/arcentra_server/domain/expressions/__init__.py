@@ -2,7 +2,7 @@
 
 names       what expressions may name at a place, and what they are evaluated over
 program     an expression, parsed, type-checked and held to its limits (`syntax`, `wire`, `complaints`)
-evaluate    its value, within bounds (`functions`, `values`)
+evaluate    its value, within bounds (`functions`, `values`, `results`)
 texts       texts with `${{ }}`; `marks` stand for secrets in what comes out
 conditions  `when`
 templates   a step, rendered when its turn comes; `scripts` keeps values out of program text
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from arcentra_server.domain.expressions.conditions import check_condition, holds
 from arcentra_server.domain.expressions.errors import ExpressionError
+from arcentra_server.domain.expressions.functions import Meter
 from arcentra_server.domain.expressions.marks import fill_secrets
 from arcentra_server.domain.expressions.names import Context, Names, Outcome
 from arcentra_server.domain.expressions.templates import Rendered, Templates, rendered, templates_of
@@ -29,6 +30,7 @@ from arcentra_server.domain.expressions.texts import (
 __all__ = [
     "Context",
     "ExpressionError",
+    "Meter",
     "Names",
     "Outcome",
     "Rendered",

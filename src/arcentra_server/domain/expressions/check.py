@@ -24,7 +24,7 @@ from arcentra_server.domain.definition import (
 from arcentra_server.domain.errors import Fault
 from arcentra_server.domain.expressions.conditions import check_condition
 from arcentra_server.domain.expressions.names import RUN_ENV, Names
-from arcentra_server.domain.expressions.scripts import script_problem, script_warnings, scripts_of
+from arcentra_server.domain.expressions.scripts import arguments_warnings, script_problem, script_warnings, scripts_of
 from arcentra_server.domain.expressions.texts import OPEN, check_text, is_template, secrets_in
 
 _PLAIN = "`${{ }}` is not evaluated here: write a plain text"
@@ -51,14 +51,13 @@ def check_expressions(spec: PipelineSpec) -> list[Fault]:
 
 
 def expression_warnings(spec: PipelineSpec) -> list[Fault]:
-    """Return what in scripts may not do what its author means: data of outsiders, references that are not replaced."""
+    """Return what may not do what its author means in scripts and commands: data of outsiders, references not replaced."""
     return [
         Fault(f"{path}.{name}", message)
         for where, job in spec.jobs()
         for path, uses, args in _programs(where, job)
         for name in scripts_of(uses, args)
-        if isinstance(args[name], str)
-        for message in script_warnings(args[name])
+        for message in (script_warnings if isinstance(args[name], str) else arguments_warnings)(args[name])
     ]
 
 

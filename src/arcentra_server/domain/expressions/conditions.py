@@ -9,6 +9,7 @@ from __future__ import annotations
 from arcentra_server.domain.expressions.complaints import type_name
 from arcentra_server.domain.expressions.errors import ExpressionError, Problem
 from arcentra_server.domain.expressions.evaluate import EvaluationError, evaluate
+from arcentra_server.domain.expressions.functions import Meter
 from arcentra_server.domain.expressions.names import STATUS_FUNCTIONS, Context, Names, Outcome
 from arcentra_server.domain.expressions.program import compiled
 from arcentra_server.domain.expressions.texts import OPEN, problems_of
@@ -31,8 +32,13 @@ def check_condition(text: str, names: Names) -> list[str]:
     return [str(_error(text, problem)) for problem in problems]
 
 
-def holds(text: str, context: Context) -> bool:
+def holds(text: str, context: Context, meter: Meter | None = None) -> bool:
     """Answer whether a condition holds; an empty one is `success()`.
+
+    Args:
+        text: The condition.
+        context: What it is evaluated over.
+        meter: What it is charged to when other expressions are evaluated at the same go.
 
     Raises:
         ExpressionError: it cannot be evaluated.
@@ -44,7 +50,7 @@ def holds(text: str, context: Context) -> bool:
     if not well and program.tree is not None and not program.calls & _STATUS:
         return False
     try:
-        value = evaluate(program, context)
+        value = evaluate(program, context, meter or Meter())
     except EvaluationError as error:
         raise _error(text, Problem(error.at, str(error))) from None
     if not isinstance(value, bool):

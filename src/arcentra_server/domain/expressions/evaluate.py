@@ -19,6 +19,10 @@ from arcentra_server.domain.expressions.program import Program
 from arcentra_server.domain.expressions.syntax import Call, Const, Fold, Ident, ListOf, MapOf, Node, Select
 from arcentra_server.domain.expressions.values import LONGEST_SEEN, Made, MadeMap, kind, seen
 
+_STEPS_A_BYTE = 5
+_NAMES_A_STEP = 4
+_STEPS_A_MESSAGE = 10
+
 
 class EvaluationError(Exception):
     """An expression has no value. `at`: where in the expression it failed. `||`, `&&` and macros may make up for it."""
@@ -32,24 +36,32 @@ class CostError(EvaluationError):
     """It costs more than an expression may; nothing makes up for that."""
 
 
-def evaluate(program: Program, context: Context) -> Any:
+def evaluate(program: Program, context: Context, meter: Meter) -> Any:
     """Return the value of an expression that has no problems.
 
-    A value that is only named is seen as it is; what is calculated sees the first 4 KiB of each text.
+    A value that is only named is seen as it is; what is calculated sees the first 4 KiB of each text. What comes out may
+    hold the same list many times, and be far larger than what `meter` was charged with: see `results`.
 
     Raises:
         EvaluationError: it has none.
     """
     if program.tree is None:
         raise EvaluationError(program.problems[0].at, program.problems[0].message)
-    return _Evaluation(context, None if program.is_plain else LONGEST_SEEN).value(program.tree)
+    if program.is_plain:
+        return _Evaluation(context, None, meter).value(program.tree)
+    try:
+        # Not each time, but whenever the server does not remember it, it is compiled before it is evaluated.
+        meter.step(_STEPS_A_BYTE * len(program.source))
+    except TooCostly as error:
+        raise CostError(0, str(error)) from None
+    return _Evaluation(context, LONGEST_SEEN, meter).value(program.tree)
 
 
 class _Evaluation:
-    def __init__(self, context: Context, longest: int | None) -> None:
+    def __init__(self, context: Context, longest: int | None, meter: Meter) -> None:
         self._context = context
         self._longest = longest
-        self._meter = Meter()
+        self._meter = meter
         self._bound: dict[str, Any] = {}
 
     def value(self, node: Node) -> Any:
@@ -68,7 +80,8 @@ class _Evaluation:
             return seen(getattr(self._context, node.name), self._longest)
         value = self._bound[node.name]
         if isinstance(value, EvaluationError):
-            raise value
+            # It may be met again for each item, and would keep all the places where it was.
+            raise value.with_traceback(None)
         return value
 
     def select(self, node: Select) -> Any:
@@ -192,6 +205,9 @@ class _Evaluation:
             return overload(self._meter, *args)
         except Refused as error:
             raise EvaluationError(node.at, str(error)) from None
+        except OverflowError:
+            # JSON knows no largest number, so what comes from outside may have been beyond anything.
+            raise EvaluationError(node.at, "a number is too large") from None
 
     def _either(self, node: Call, *, deciding: bool) -> bool:
         """Evaluate `||` or `&&`: one side that decides makes up for an error of the other."""
@@ -216,6 +232,8 @@ class _Evaluation:
 
     def _item(self, node: Node, owner_node: Node, owner: Mapping[str, Any], name: str) -> Any:
         if name not in owner:
+            # All names are looked through to tell which there are; a macro may fail so for each of its items.
+            self._meter.step(_STEPS_A_MESSAGE + len(owner) // _NAMES_A_STEP)
             raise EvaluationError(node.at, missing(_described(owner_node), name, owner))
         return self._inside(owner, owner[name])
 

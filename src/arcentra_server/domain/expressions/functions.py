@@ -18,6 +18,7 @@ LONGEST_TEXT = 64 * 1024
 MOST_STEPS = 100_000
 MOST_BYTES = 4 * 1024 * 1024
 
+_TOGETHER = "all expressions of a step, or all outputs of a job, may together"
 _BYTES_A_STEP = 512
 _PIECE_BYTES = 64
 _LEAST, _MOST = -(2**63), 2**63 - 1
@@ -32,11 +33,15 @@ class Refused(Exception):
 
 
 class TooCostly(Exception):
-    """An evaluation has used up what it may use. Nothing in the expression can catch it."""
+    """The evaluations of a place have used up what they may use. Nothing in an expression can catch it."""
 
 
 class Meter:
-    """What an evaluation may still use: steps, of about a microsecond, and bytes of new texts and lists."""
+    """What the evaluations of one place may still use: steps, of about a microsecond, and bytes of new texts and lists.
+
+    A place is a step with all its expressions, the outputs of a job, or a condition: what is evaluated at one go, while
+    nothing else runs.
+    """
 
     __slots__ = ("_bytes", "_steps")
 
@@ -44,10 +49,15 @@ class Meter:
         self._steps = MOST_STEPS
         self._bytes = MOST_BYTES
 
+    @property
+    def spent(self) -> int:
+        """How many steps were charged to it, those that it did not have included."""
+        return MOST_STEPS - self._steps
+
     def step(self, count: int = 1) -> None:
         self._steps -= count
         if self._steps < 0:
-            raise TooCostly("it takes too many steps")
+            raise TooCostly(f"it takes too many steps: {_TOGETHER} take {MOST_STEPS:,} of them")
 
     def read(self, *texts: str) -> None:
         """Pay for looking through texts."""
@@ -57,7 +67,7 @@ class Meter:
         """Pay for a new text or list of some bytes."""
         self._bytes -= size
         if self._bytes < 0:
-            raise TooCostly("it takes too much memory")
+            raise TooCostly(f"it takes too much memory: {_TOGETHER} make {MOST_BYTES // 1024 // 1024} MiB")
         self.step(1 + size // _BYTES_A_STEP)
 
     def make_text(self, size: int) -> None:

@@ -6,30 +6,28 @@ A value never becomes a part of a script's text, whatever it consists of: `${{ e
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from arcentra_server.domain.expressions.errors import ExpressionError
+from arcentra_server.domain.expressions.code_arguments import running_program
+from arcentra_server.domain.expressions.errors import ExpressionError, quoted
 from arcentra_server.domain.expressions.shell_quotes import HOLE, Spot, spots
-from arcentra_server.domain.expressions.texts import OPEN, Embedded, is_template, parts, roots
+from arcentra_server.domain.expressions.texts import OPEN, Embedded, embedded, is_template, parts, roots
 from arcentra_server.domain.expressions.values import without_nul
 
 EXPRESSION_VARIABLE = "ARCENTRA_EXPR_"
 SCRIPT_ARGS = ("script", "command")
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "busybox"})
-_CODE_FLAG = re.compile(r"-[A-Za-z]*[ceErp]|--eval|--print")
-_RUNS_CODE = re.compile(r"(?:ba|da|a|z|k|mk)?sh|busybox|python[0-9.]*|perl|ruby|node|php|pwsh|powershell")
 _INSTEAD = {Spot.SINGLE_QUOTES: "use double quotes", Spot.HERE_DOCUMENT: "take off the quotes"}
 _NOT_A_SHELL = (
     "`${{ }}` in the script of a program that is no POSIX shell would become a part of its text: "
     "pass it by `env` and read the environment variable"
 )
 _CODE_ARGUMENT = (
-    "`${{ }}` would become a part of a program's text: use `script`, or pass it by `env` and read the variable"
+    "`${{{{ }}}}` could become a part of a program's text, or an option, behind {}: "
+    "use `script`, or pass it by `env` and read the variable"
 )
 
 
@@ -44,7 +42,8 @@ def script_problem(name: str, args: Mapping[str, Any]) -> str | None:
     """Return why the expressions of a script cannot be passed by environment variables, None if they can."""
     value = args[name]
     if isinstance(value, list):
-        return _CODE_ARGUMENT if _has_code_argument(value) else None
+        program = running_program([word if isinstance(word, str) else "" for word in value])
+        return None if program is None else _CODE_ARGUMENT.format(quoted(program))
     if name == "script" and not _is_posix_shell(args.get("shell", "")):
         return _NOT_A_SHELL
     return None
@@ -73,10 +72,23 @@ def script_warnings(script: str) -> Iterator[str]:
             yield f"`{shown}` stands in (( )), where the shell runs commands that a value holds: check the value first"
         elif spot is not Spot.REPLACED:
             yield f"`{shown}` stands in {spot}, where the shell does not replace it: {_INSTEAD[spot]}"
-    outside = [part.source for part in holes if part.secret is None and "event" in roots(part.source)]
-    if outside:
-        shown = ", ".join(f"`${{{{ {source} }}}}`" for source in dict.fromkeys(outside))
-        yield f"{shown}: people outside write that; keep it in double quotes, and away from eval and other shells"
+    if outside := _of_outsiders(holes):
+        yield f"{outside}: people outside write that; keep it in double quotes, and away from eval and other shells"
+
+
+def arguments_warnings(argv: Sequence[Any]) -> Iterator[str]:
+    """Yield what may not do what its author means in a list of arguments: data of outsiders in it."""
+    if outside := _of_outsiders(embedded(argv)):
+        yield (
+            f"{outside}: people outside write that; a program may take it for an option, or run it: "
+            "use `script`, and keep it in double quotes"
+        )
+
+
+def _of_outsiders(holes: Iterable[Embedded]) -> str:
+    """Return the expressions that use what came with an event, as a message shows them."""
+    sources = [part.source for part in holes if part.secret is None and "event" in roots(part.source)]
+    return ", ".join(f"`${{{{ {source} }}}}`" for source in dict.fromkeys(sources))
 
 
 def _is_posix_shell(shell: Any) -> bool:
@@ -93,10 +105,3 @@ def _is_posix_shell(shell: Any) -> bool:
     if names[:1] == ["busybox"]:
         return names[1:2] in (["sh"], ["ash"])
     return not names or names[0] in _SHELLS
-
-
-def _has_code_argument(argv: Sequence[Any]) -> bool:
-    """Answer whether an expression stands in the program text of an argument list, such as behind `sh -c`."""
-    words = [word if isinstance(word, str) else "" for word in argv]
-    runs_code = any(_RUNS_CODE.fullmatch(word.rpartition("/")[2]) for word in words)
-    return runs_code and any(OPEN in text and _CODE_FLAG.fullmatch(flag) for flag, text in pairwise(words))

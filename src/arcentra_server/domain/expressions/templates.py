@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from arcentra_server.domain.expressions.errors import ExpressionError
+from arcentra_server.domain.expressions.functions import Meter
 from arcentra_server.domain.expressions.marks import marked
 from arcentra_server.domain.expressions.names import Context
 from arcentra_server.domain.expressions.scripts import EXPRESSION_VARIABLE, bound, script_problem, scripts_of
@@ -65,49 +66,62 @@ def templates_of(env: Mapping[str, str], uses: str, args: Mapping[str, Any], ima
     return Templates(templated, dict(args) if has_args else None, image if has_image else "", scripts_of(uses, args))
 
 
-def rendered(templates: Templates, context: Context) -> Rendered:
+def rendered(templates: Templates, context: Context, meter: Meter | None = None) -> Rendered:
     """Render the templates of a step: its environment first, the rest with that in force.
+
+    Args:
+        templates: The templates.
+        context: What their expressions are evaluated over.
+        meter: What all of them are charged to, with what else is evaluated at the same go.
 
     Raises:
         ExpressionError: an expression cannot be evaluated, or stands where no value can go.
     """
+    meter = meter or Meter()
     outer = replace(context, env={})
-    env = {name: render(text, outer) for name, text in templates.env.items()}
+    env = {name: render(text, outer, meter) for name, text in templates.env.items()}
     # A variable that holds a secret is not seen: a secret is never part of a calculation.
     visible = {name: text for name, text in env.items() if not marked([text])}
     there = {name: text for name, text in context.env.items() if name not in env}
     inner = replace(context, env={**there, **visible})
-    variables = _Variables(inner)
+    values = _Values(inner, meter)
     args = None
     if templates.args is not None:
-        args = {name: _argument(name, templates, variables, inner) for name in templates.args}
-    image = render(templates.image, inner) if templates.image else None
-    env |= variables.env
+        args = {name: _argument(name, templates.args, templates.scripts, values) for name in templates.args}
+    image = render(templates.image, inner, meter) if templates.image else None
+    env |= values.env
     return Rendered(env, args, image, marked([*env.values(), *texts_of(args), image or ""]))
 
 
-def _argument(name: str, templates: Templates, variables: _Variables, context: Context) -> Any:
-    args = templates.args or {}
+def _argument(name: str, args: Mapping[str, Any], scripts: Collection[str], values: _Values) -> Any:
     value = args[name]
-    if name not in templates.scripts:
-        return render_value(value, context)
+    if name not in scripts:
+        return values.of(value)
     if message := script_problem(name, args):
         raise ExpressionError(message, str(value), column=1)
-    return bound(value, variables.name) if isinstance(value, str) else render_value(value, context)
+    return bound(value, values.name) if isinstance(value, str) else values.of(value)
 
 
-class _Variables:
-    """The environment variables by which values reach scripts: one for each expression, however often it stands there."""
+class _Values:
+    """What the expressions of the arguments come to.
 
-    def __init__(self, context: Context) -> None:
+    `env`: the environment variables by which values reach scripts, one for each expression, however often it stands there.
+    """
+
+    def __init__(self, context: Context, meter: Meter) -> None:
         self._context = context
+        self._meter = meter
         self._names: dict[str, str] = {}
         self.env: dict[str, str] = {}
+
+    def of(self, value: Any) -> Any:
+        """Return an argument with its texts rendered."""
+        return render_value(value, self._context, self._meter)
 
     def name(self, part: Embedded) -> str:
         """Return the variable of an expression, which is evaluated when it is met first."""
         name = self._names.get(part.source)
         if name is None:
             name = self._names[part.source] = f"{EXPRESSION_VARIABLE}{len(self._names) + 1}"
-            self.env[name] = part.as_text(self._context)
+            self.env[name] = part.as_text(self._context, self._meter)
         return name

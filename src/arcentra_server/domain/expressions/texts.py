@@ -12,10 +12,12 @@ from typing import Any
 
 from arcentra_server.domain.expressions.errors import ExpressionError, Problem
 from arcentra_server.domain.expressions.evaluate import EvaluationError, evaluate
+from arcentra_server.domain.expressions.functions import Meter, Refused, TooCostly
 from arcentra_server.domain.expressions.marks import mark
 from arcentra_server.domain.expressions.names import STATUS_FUNCTIONS, Context, Names, unknown_names
 from arcentra_server.domain.expressions.program import Program, compiled
-from arcentra_server.domain.expressions.values import LARGEST_RESULT, clean, is_finite, size_of, text_of, without_nul
+from arcentra_server.domain.expressions.results import result
+from arcentra_server.domain.expressions.values import LARGEST_RESULT, size_of, text_of, without_nul
 
 OPEN = "${{"
 _CLOSE = "}}"
@@ -38,33 +40,30 @@ class Embedded:
         """Return the error of a problem of it, placed in the text."""
         return ExpressionError.at(self.text, self.at + problem.at, problem.message, self.source)
 
-    def value(self, context: Context) -> Any:
+    def value(self, context: Context, meter: Meter) -> Any:
         """Return its value; a secret is a mark.
 
         Raises:
-            ExpressionError: it has none.
+            ExpressionError: it has none, or takes more than `meter` has left.
         """
         if self.secret is not None:
             return mark(self.secret)
         try:
-            value = clean(evaluate(compiled(self.source), context))
+            # Before it is compiled: once nothing is left, one expression after the other must cost nothing.
+            meter.step()
+            return result(evaluate(compiled(self.source), context, meter), meter)
         except EvaluationError as error:
             raise self.error(Problem(error.at, str(error))) from None
-        if size_of(value) > LARGEST_RESULT:
-            raise self.error(Problem(0, f"its value is larger than {LARGEST_RESULT // 1024} KiB"))
-        if not is_finite(value):
-            raise self.error(
-                Problem(0, "a number in its value is infinite or not a number: look for a division by 0.0")
-            )
-        return value
+        except (Refused, TooCostly) as error:
+            raise self.error(Problem(0, str(error))) from None
 
-    def as_text(self, context: Context) -> str:
+    def as_text(self, context: Context, meter: Meter) -> str:
         """Return its value as a part of a text.
 
         Raises:
             ExpressionError: it has none, or one that is no part of a text.
         """
-        value = self.value(context)
+        value = self.value(context, meter)
         text = text_of(value)
         if text is None:
             what = "null" if value is None else "a list" if isinstance(value, list) else "a map"
@@ -112,36 +111,50 @@ def check_text(text: str, names: Names) -> list[str]:
         return [str(error)]
 
 
-def render(text: str, context: Context) -> str:
+def render(text: str, context: Context, meter: Meter | None = None) -> str:
     """Return a text with the values of its expressions; secrets become marks.
+
+    Args:
+        text: The text.
+        context: What its expressions are evaluated over.
+        meter: What they are charged to when the text is one of several.
 
     Raises:
         ExpressionError: an expression cannot be evaluated, or the text becomes too large.
     """
     if OPEN not in text:
         return without_nul(text)
-    rendered = "".join(without_nul(part) if isinstance(part, str) else part.as_text(context) for part in parts(text))
+    meter = meter or Meter()
+    rendered = "".join(
+        without_nul(part) if isinstance(part, str) else part.as_text(context, meter) for part in parts(text)
+    )
     if size_of(rendered) > max(LARGEST_RESULT, len(text)):
         raise ExpressionError(f"the text becomes larger than {LARGEST_RESULT // 1024} KiB", text, column=1)
     return rendered
 
 
-def render_value(value: Any, context: Context) -> Any:
+def render_value(value: Any, context: Context, meter: Meter | None = None) -> Any:
     """Return JSON data with its texts rendered; a text that is one `${{ }}` and nothing else keeps the type of its value.
+
+    Args:
+        value: The data.
+        context: What its expressions are evaluated over.
+        meter: What they are charged to when the data is a part of something.
 
     Raises:
         ExpressionError: see `render`.
     """
+    meter = meter or Meter()
     if isinstance(value, str):
         if value.startswith(OPEN):
             whole = list(parts(value))
             if len(whole) == 1 and isinstance(whole[0], Embedded):
-                return whole[0].value(context)
-        return render(value, context)
+                return whole[0].value(context, meter)
+        return render(value, context, meter)
     if isinstance(value, Mapping):
-        return {key: render_value(item, context) for key, item in value.items()}
+        return {key: render_value(item, context, meter) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [render_value(item, context) for item in value]
+        return [render_value(item, context, meter) for item in value]
     return value
 
 
@@ -157,12 +170,12 @@ def is_template(value: Any) -> bool:
 
 def secrets_in(value: Any) -> frozenset[str]:
     """Return the names of the secrets that JSON data uses."""
-    return frozenset(part.secret for part in _embedded(value) if part.secret is not None)
+    return frozenset(part.secret for part in embedded(value) if part.secret is not None)
 
 
 def uses_event(value: Any) -> bool:
     """Answer whether an expression of JSON data uses what came with the event."""
-    return any("event" in roots(part.source) for part in _embedded(value) if part.secret is None)
+    return any("event" in roots(part.source) for part in embedded(value) if part.secret is None)
 
 
 def roots(source: str) -> frozenset[str]:
@@ -200,7 +213,7 @@ def _faults(part: Embedded, names: Names) -> Iterator[ExpressionError]:
         yield part.error(problem)
 
 
-def _embedded(value: Any) -> Iterator[Embedded]:
+def embedded(value: Any) -> Iterator[Embedded]:
     """Yield the expressions of JSON data; of a text that is not closed those before that."""
     for text in texts_of(value):
         if OPEN in text:

@@ -58,40 +58,14 @@ def seen(value: Any, longest: int | None = LONGEST_SEEN) -> Any:
     raise TypeError(f"{type(value).__name__} is not a value of JSON")
 
 
-def clean(value: Any) -> Any:
-    """Return a result with nothing in it that could be taken for a mark of a secret: no NUL anywhere."""
-    if isinstance(value, str):
-        return without_nul(value)
-    if isinstance(value, Mapping):
-        return {without_nul(str(key)): clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(item) for item in value]
-    return value
-
-
 def without_nul(text: str) -> str:
     """Return a text without NUL."""
     return text.replace(NUL, "") if NUL in text else text
 
 
-def size_of(value: Any) -> int:
-    """Return about how many bytes a value takes as text."""
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
-    if isinstance(value, Mapping):
-        return sum(size_of(key) + size_of(item) + 4 for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return sum(size_of(item) + 2 for item in value)
-    return 8
-
-
-def is_finite(value: Any) -> bool:
-    """Answer whether no number in a value is infinite or none at all: JSON, and so a step, cannot have such."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, Mapping):
-        return all(map(is_finite, value.values()))
-    return not isinstance(value, (list, tuple)) or all(map(is_finite, value))
+def size_of(text: str) -> int:
+    """Return how many bytes a text takes."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def text_of(value: Any) -> str | None:
@@ -119,8 +93,6 @@ def _text(text: str, longest: int | None) -> str:
     text = without_nul(text)
     if not text.isascii():
         # Half of a surrogate pair, which JSON can hold, has no form in UTF-8.
-        data = text.encode("utf-8", "replace")
-        if longest is not None:
-            data = data[:longest]
-        return data.decode("utf-8", "ignore")
+        data = (text if longest is None else text[:longest]).encode("utf-8", "replace")
+        return data[:longest].decode("utf-8", "ignore")
     return text if longest is None else text[:longest]

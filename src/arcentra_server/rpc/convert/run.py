@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_server.db.runs import JobRow, RunRow
@@ -77,8 +79,20 @@ def run_to(row: RunRow) -> pipeline_pb2.PipelineRunDetail:
         timeout=format_duration(row.timeout_ms) if row.timeout_ms is not None else "",
     )
     if row.jobs and row.event:
-        message.event.update(row.event)
+        message.event.update({name: _showable(value) for name, value in row.event.items()})
     return message
+
+
+def _showable(value: Any) -> Any:
+    """Return JSON as it can be shown: the contract has no number that is larger than a double, the database has."""
+    if isinstance(value, Mapping):
+        return {name: _showable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_showable(item) for item in value]
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError:
+        return str(value)
 
 
 def _job_to(row: JobRow, run: RunRow) -> pipeline_pb2.JobRunDetail:

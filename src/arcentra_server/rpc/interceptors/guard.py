@@ -17,7 +17,7 @@ from arcentra_server.domain.errors import ArcentraError, Forbidden, LimitExceede
 from arcentra_server.domain.identity import Caller, Role
 from arcentra_server.rpc.context import CALLER, Context, address_of
 from arcentra_server.rpc.interceptors.errors import to_status
-from arcentra_server.rpc.policy import POLICY, PUBLIC
+from arcentra_server.rpc.policy import POLICY, PUBLIC, refusal
 from arcentra_server.services.auth import INVALID, AuthService
 
 UNARY_SECONDS = 30.0
@@ -134,7 +134,7 @@ class Guard(aio.ServerInterceptor):
         text = credentials[0][len(_BEARER) :]
         caller = self._auth.cached(text) or await self._auth.authenticate(text, address_of(context))
         if caller.role not in roles:
-            raise Forbidden("role not allowed")
+            raise Forbidden(refusal(caller.role, roles))
         return caller
 
     async def _abort(self, method: str, context: Context, error: BaseException) -> None:

@@ -30,6 +30,10 @@ from arcentra_server.domain.instantiate import run_env
 NO_A = (
     "there is no environment variable 'A' (known are 'ARCENTRA_BRANCH', 'ARCENTRA_COMMIT', 'ARCENTRA_NAMESPACE', 'tag')"
 )
+NO_PROGRAM_TEXT = (
+    "`${{ }}` could become a part of a program's text, or an option, behind 'sh': "
+    "use `script`, or pass it by `env` and read the variable"
+)
 NO_SHELL = (
     "`${{ }}` in the script of a program that is no POSIX shell would become a part of its text: pass it by `env` and "
     "read the environment variable"
@@ -156,7 +160,7 @@ def test_a_definition_with_expressions_everywhere_is_fine() -> None:
          "`${{ }}` is not evaluated here: name the shell"),
         ({}, (step(args={"script": "${{ branch }}", "shell": "python3"}),), "steps[0].args.script", NO_SHELL),
         ({}, (step(args={"command": ["sh", "-c", "${{ branch }}"]}),), "steps[0].args.command",
-         "`${{ }}` would become a part of a program's text: use `script`, or pass it by `env` and read the variable"),
+         NO_PROGRAM_TEXT),
     ],
 )  # fmt: skip
 def test_what_a_place_does_not_have_is_a_fault(
@@ -229,6 +233,11 @@ def test_warnings_are_about_scripts() -> None:
         Fault(
             "jobs[1].steps[0].args.script",
             "`${{ event.title }}`: people outside write that; keep it in double quotes, and away from eval and other shells",
+        ),
+        Fault(
+            "jobs[1].steps[2].args.command",
+            "`${{ event.title }}`: people outside write that; a program may take it for an option, or run it: "
+            "use `script`, and keep it in double quotes",
         ),
         Fault(
             "jobs[1].steps[3].args.command",

@@ -12,9 +12,12 @@ import pytest
 from arcentra_server.domain.definition_checks import check_pipeline
 from arcentra_server.domain.expressions import check_text, render_value, rendered, templates_of
 from arcentra_server.domain.expressions.check import expression_warnings
+from arcentra_server.domain.expressions.code_arguments import INTERPRETERS, NEVER, PYTHONS, SHELLS
 from arcentra_server.domain.expressions.complaints import FUNCTIONS, MACROS
+from arcentra_server.domain.expressions.functions import MOST_BYTES, MOST_STEPS
 from arcentra_server.domain.expressions.names import JOB_FIELDS, RESULTS, RUN_FIELDS
 from arcentra_server.domain.expressions.references import ROOTS
+from arcentra_server.domain.expressions.values import LARGEST_RESULT
 from arcentra_server.domain.forge import ForgeEvent
 from arcentra_server.rpc.convert.document import read_pipeline
 from tests.unit.domain.expressions.places import CONTEXT, NAMES, context
@@ -46,6 +49,21 @@ def test_a_script_becomes_what_is_written_beside_it(script: str, sent: str) -> N
     templates = templates_of({}, "shell", {"script": script}, "")
     assert templates is not None
     assert rendered(templates, CONTEXT).args == {"script": sent}
+
+
+def test_the_programs_that_are_looked_at_are_those_that_are_named() -> None:
+    named = dict(rows("program", "an expression may stand"))
+    assert [tuple(re.findall(r"`([^`]+)`", f"`{programs}`")) for programs in named] == [
+        SHELLS,
+        PYTHONS,
+        INTERPRETERS,
+        (*NEVER, *(f"{name} {option}" for name, option in (("env", "-S"), ("cmd", "/c")))),
+    ]
+
+
+def test_the_limits_are_those_that_are_written() -> None:
+    assert f"{MOST_STEPS:,} steps and {MOST_BYTES // 1024 // 1024} MiB together" in PAGE
+    assert f"| a value, and a text with its values | {LARGEST_RESULT // 1024} KiB |" in PAGE
 
 
 def test_there_are_tables_to_evaluate() -> None:

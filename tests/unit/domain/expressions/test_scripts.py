@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arcentra_server.domain.expressions.scripts import script_problem, script_warnings
+from arcentra_server.domain.expressions.scripts import arguments_warnings, script_problem, script_warnings
 from arcentra_server.domain.expressions.shell_quotes import HOLE, Spot, spots
 
 IN, OUT, HERE, SUMS = Spot.REPLACED, Spot.SINGLE_QUOTES, Spot.HERE_DOCUMENT, Spot.ARITHMETIC
@@ -96,8 +96,94 @@ def test_which_interpreters_take_references(shell: object, *, posix: bool) -> No
         (["bash", "deploy.sh", "${{ branch }}"], True),
         (["sh", "-c", 'echo "$1"', "sh", "${{ branch }}"], True),
         (["sh", "-c", "${{ branch }}"], False),
-        (["python", "-Bc", "${{ branch }}"], False),
+        (["sh", "-c", "--", "exit $#", "sh", "${{ branch }}"], True),
+        (["bash", "-euo", "pipefail", "-c", 'echo "$1"', "${{ branch }}", "${{ commit }}"], True),
+        (["bash", "-e", "deploy.sh", "-c", "${{ branch }}"], True),
+        (["env", "V=${{ branch }}", "bash", "-c", "echo $V"], True),
+        (["docker", "run", "-e", "V=${{ branch }}", "-v", "${{ env.D }}:/d", "-e", "W=${{ commit }}", "node:20"], True),
+        (["docker", "run", "${{ variables.image }}", "npm", "test", "${{ branch }}"], True),
+        (["python3", "-u", "-W", "error", "app.py", "-c", "${{ branch }}"], True),
+        (["python3.12", "-m", "pytest", "-k", "${{ branch }}"], True),
+        (["python3", "-c", "import sys", "${{ branch }}"], True),
+        (["node", "build.js", "--eval", "${{ branch }}"], True),
+        (["awk", "{print $1}", "${{ branch }}"], True),
+        (["go", "build", "./cmd", "-ldflags=${{ branch }}"], True),
+        (["curl", "-sS", "${{ variables.url }}"], True),
+        (["${{ variables.tool }}", "test", "${{ branch }}"], True),
+        (["./tool", "${{ branch }}", 5, None], True),
     ],
 )
 def test_which_arguments_are_program_text(command: object, *, fine: bool) -> None:
     assert (script_problem("command", {"command": command}) is None) is fine
+
+
+X = "echo ${{ event.title }}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            ["bash", *options, X]
+            for options in (
+                ["-c"], ["-c", "--"], ["-c", "-l"], ["-c", "-x"], ["-c", "-o", "pipefail"], ["-c", "+e"], ["-ec"],
+                ["-co", "pipefail"], ["-e", "-o", "pipefail", "-c"], ["-o", "pipefail", "-ec", "--"], ["--norc", "-c"],
+                ["--rcfile", "x", "-c"], ["-O", "extglob", "-c"], ["-cs"], [], ["-"], ["--"], ["-s"],
+            )
+        ),
+        *(
+            [*program.split(), "-c", X]
+            for program in (
+                "bash5.2", "/opt/bash-5.2/bin/bash", "BASH.EXE", "C:\\Git\\bash.exe", "bash-static", "rbash", "yash", "zsh",
+                "zsh --emulate sh", "ksh93", "fish", "csh", "tcsh", "nu", "su", "su ci", "su - ci", "runuser ci", "pypy3",
+                "python2", "python3.13t", "python3 -I", "python3 -W x", "python3 -X dev", "env bash", "env -i A=b bash",
+                "sudo -u ci sh", "nice -n 5 sh", "timeout 5 bash", "nohup sh", "xargs sh", "xargs -I {} sh", "busybox sh",
+                "find . -exec sh", "docker exec web sh", "kubectl exec web -- /bin/sh", "flock /tmp/lock", "luajit",
+                "./with-env.sh sh", "bash with-env.sh sh", "sh -c exec\t$@ sh", "${{matrix.shell}}", "${{matrix.shell}} -x",
+                "docker exec web ${{matrix.shell}}",
+            )
+        ),
+        ["python3", "-cprint()#${{ branch }}"],
+        ["python3", "-m", "${{ branch }}"],
+        ["node", "-eecho ${{ branch }}"],
+        ["node", "--eval=${{ branch }}"],
+        ["node20", "-pe", X],
+        ["node", "-r", "./x.js", "${{ branch }}"],
+        ["perl", "-e", "print 1", "${{ branch }}"],
+        ["perl", "-Mstrict", "-ne", X],
+        ["ruby", "${{ branch }}"],
+        ["php8.2", "-r", X],
+        ["lua5.4", "-e", X],
+        ["Rscript", "-e", X],
+        ["deno", "eval", X],
+        ["pwsh", "-Command", X],
+        ["pwsh", "-CommandWithArgs", X],
+        ["powershell.exe", "x.ps1", "${{ branch }}"],
+        ["cmd", "/c", X],
+        ["awk", '{print "${{ branch }}"}'],
+        ["gawk", "-v", "x=${{ branch }}", "{print x}"],
+        ["sed", "s/a/b/", "${{ branch }}"],
+        ["ssh", "host", X],
+        ["ssh", "${{ variables.host }}", "date"],
+        ["env", "-S", X],
+        ["env", "-iS", "bash -c 'echo ${{ branch }}'"],
+        ["env", "-u", "A", "--split-string=${{ branch }}"],
+        ["watch", X],
+        ["sh", "-c", "true", "sh", "-c", X],
+    ],
+)  # fmt: skip
+def test_no_expression_gets_where_a_program_could_run_it(command: list[str]) -> None:
+    problem = script_problem("command", {"command": command})
+    assert problem is not None
+    assert problem.endswith("use `script`, or pass it by `env` and read the variable")
+
+
+def test_warnings_of_arguments_name_what_comes_from_outside() -> None:
+    warning = (
+        "`${{ event.title }}`, `${{ event.actor }}`: people outside write that; a program may take it for an option, "
+        "or run it: use `script`, and keep it in double quotes"
+    )
+    assert list(arguments_warnings(["./tool", "${{ event.title }}", "x${{ event.actor }}", "${{ branch }}", 5])) == [
+        warning
+    ]
+    assert list(arguments_warnings(["./tool", "${{ secrets.event }}", "$${{ event.x }}", "${{ event.title"])) == []

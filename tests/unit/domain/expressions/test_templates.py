@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from arcentra_server.domain.expressions import ExpressionError, Rendered, Templates, rendered, templates_of
+from arcentra_server.domain.expressions import (
+    ExpressionError,
+    Meter,
+    Rendered,
+    Templates,
+    holds,
+    render,
+    rendered,
+    templates_of,
+)
 from arcentra_server.domain.expressions.marks import mark
+from arcentra_server.domain.expressions.program import compiled
 from tests.unit.domain.expressions.places import CONTEXT, context
 
 
@@ -132,8 +142,40 @@ def test_a_script_of_another_program_takes_no_expression(shell: str) -> None:
     ],
 )
 def test_the_program_text_in_a_list_takes_no_expression(command: list[str]) -> None:
-    with pytest.raises(ExpressionError, match="would become a part of a program's text"):
+    with pytest.raises(ExpressionError, match="could become a part of a program's text"):
         render_step(command=command)
+
+
+def test_a_step_is_bounded_as_a_whole() -> None:
+    long = context(variables={"x": "a" * 4096})
+    every = "${{ variables.x.split('').all(c, c != 'b') }}"
+    assert rendered(Templates({"A": every}, None, "", ()), long).env == {"A": "true"}
+    together = "it takes too many steps: all expressions of a step, or all outputs of a job, may together take 100,000"
+    in_env = Templates({f"V{number}": every for number in range(20)}, None, "", ())
+    in_args = Templates({}, {f"v{number}": [every] for number in range(20)}, "", ())
+    in_script = Templates({}, {"script": " ".join(every.replace("'b'", f"'b{n}'") for n in range(20))}, "", ("script",))
+    spread = Templates({"A": every}, {"a": every}, every, ())
+    for templates in (in_env, in_args, in_script, spread):
+        with pytest.raises(ExpressionError, match=together):
+            rendered(templates, long)
+
+
+def test_a_step_is_charged_with_what_was_evaluated_before_it() -> None:
+    meter = Meter()
+    assert holds("branch == 'main'", CONTEXT, meter)
+    spent = meter.spent
+    rendered(Templates({"A": "${{ branch }}"}, None, "", ()), CONTEXT, meter)
+    assert meter.spent > spent > 0
+
+
+def test_once_nothing_is_left_nothing_is_compiled_any_more() -> None:
+    meter = Meter()
+    with pytest.raises(ExpressionError):
+        render("${{ event.l.all(a, event.l == event.l) }}", context(event={"l": ["a"] * 3_000}), meter)
+    before = compiled.cache_info()
+    with pytest.raises(ExpressionError, match="too many steps"):
+        render("${{ branch + 'never seen before' }}", CONTEXT, meter)
+    assert compiled.cache_info() == before
 
 
 def test_values_are_not_rendered_again() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from arcentra_server.domain.expressions import ExpressionError, Outcome, holds, render, render_value
+from arcentra_server.domain.expressions import ExpressionError, Meter, Outcome, holds, render, render_value
 from arcentra_server.domain.expressions.program import compiled
 from tests.unit.domain.expressions.places import CONTEXT, context
 
@@ -196,6 +196,49 @@ def test_what_happens_with_thousands_of_items_stays_within_the_bounds() -> None:
     assert holds("event.files.all(f, f.startsWith('docs/'))", many)
     assert holds("event.files.filter(f, f.endsWith('7.md')).size() == 300", many)
     assert holds("event.files.map(f, f + '!').size() == 3000", many)
+
+
+@pytest.mark.parametrize("source", ["event.l.map(p, [event.l, event.l])", "{'a': event.l.map(p, {'b': event.l})}"])
+def test_a_result_is_looked_at_no_further_than_it_may_be_large(source: str) -> None:
+    """The evaluation paid for references to one list; what they add up to has millions of parts."""
+
+    class Counting(dict[str, Any]):
+        looked = 0
+
+        def items(self) -> Any:
+            Counting.looked += 1
+            return super().items()
+
+    many = context(event={"l": [Counting(a="b") for _ in range(3_000)]})
+    with pytest.raises(ExpressionError, match="its value is larger than 64 KiB"):
+        render_value(f"${{{{ {source} }}}}", many)
+    assert 0 < Counting.looked < 64 * 1024
+
+
+def test_the_parts_of_a_result_are_charged() -> None:
+    meter = Meter()
+    render_value("${{ event.l }}", context(event={"l": [[]] * 9_000}), meter)
+    assert 9_000 < meter.spent < 9_100
+    meter = Meter()
+    render_value("${{ variables.x }}", context(variables={"x": "a" * 60_000}), meter)
+    assert 100 < meter.spent < 200
+
+
+def test_compiling_and_telling_what_there_is_are_charged() -> None:
+    meter = Meter()
+    assert holds(f"branch == 'main' || branch == '{'a' * 900}'", CONTEXT, meter)
+    assert meter.spent > 900
+    many = context(variables={f"v{number}": "" for number in range(1_000)}, event={"l": ["x"] * 3_000})
+    with pytest.raises(ExpressionError, match="too many steps"):
+        holds("event.l.exists(a, variables[a] == '')", many)
+
+
+@pytest.mark.parametrize("source", ["double(event.n)", "'a'.split('a', event.n)", "1.0 < double(event.n)"])
+def test_numbers_beyond_everything_are_errors_of_the_expression(source: str) -> None:
+    with pytest.raises(ExpressionError, match="a number is too large"):
+        render_value(f"${{{{ {source} }}}}", context(event={"n": 10**400}))
+    with pytest.raises(ExpressionError, match="far too large"):
+        render_value("${{ event }}", context(event={"n": 10**400}))
 
 
 @pytest.mark.parametrize("value", ["null", "event.files", "event.author"])
