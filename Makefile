@@ -7,7 +7,10 @@ ONLY ?=
 unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
 
-.PHONY: help setup demo serve test test-fast check lint proto migrate bench lock clean
+ROW ?=
+LONG ?= 1
+
+.PHONY: help setup demo serve test test-fast chaos check lint proto migrate bench lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,11 +24,16 @@ demo: setup ## Build this repository with a pipeline of its own: server, databas
 serve: setup ## Run server, database and a local agent on the default ports, data in ./.data
 	$(BIN)/arcentra-server dev --data-dir .data
 
-test: setup ## Run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+test: setup ## Run all tests but those of faults, see chaos (ARGS="-k name" for some)
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not faults" $(ARGS)
 
 test-fast: setup ## Run the tests without real kills and load
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
+
+chaos: setup ## Put the server through the long form of a row of faults (ROW=F1; SEED=n replays, LONG=0: as in the tests)
+	@test -n "$(ROW)$(ARGS)" || { echo "name a row: make chaos ROW=F1, of" tests/faults/test_*.py; exit 2; }
+	CHAOS_LONG=$(LONG) SEED=$(SEED) timeout --signal=INT 3600 $(BIN)/python -m pytest -p no:xdist -s --timeout 3600 \
+	  $(or $(ARGS),tests/faults/test_$(shell echo $(ROW) | tr A-Z a-z)_*.py)
 
 check: setup ## Run every check of the tree (ONLY=lint,types for some)
 	@$(BIN)/python -m tools.check $(if $(ONLY),--only $(ONLY))

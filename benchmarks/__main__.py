@@ -10,11 +10,11 @@ from pathlib import Path
 
 from benchmarks.bars import BARS
 from benchmarks.harness import markdown, results
-from benchmarks.harness.machine import machine_facts, software_versions
+from benchmarks.harness.machine import allow_open_files, machine_facts, software_versions
 from benchmarks.harness.processes import ProcessFailedError
 from benchmarks.harness.results import Result, Spread
 from benchmarks.harness.rounds import Runner
-from benchmarks.harness.scenario import Scenario
+from benchmarks.harness.scenario import Scenario, SkippedError
 from benchmarks.scenarios import all_scenarios
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +75,7 @@ async def run(options: argparse.Namespace) -> int:
     """Run what the command line asks for; answers the exit code."""
     if task := asyncio.current_task():  # SIGTERM unwinds as Ctrl-C does, so that no program is left running
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    allow_open_files()
     work_dir = options.work_dir or Path(tempfile.gettempdir())
     runner = Runner(work_dir, options.smoke, lambda line: print(line, flush=True))
     passed = True
@@ -83,6 +84,8 @@ async def run(options: argparse.Namespace) -> int:
         step = measure_limit if options.limit_only else measure
         try:
             passed &= await step(runner, scenario, 1 if options.smoke else options.rounds)
+        except SkippedError as reason:
+            print(f"  skipped: {reason}", file=sys.stderr)
         except ProcessFailedError as error:
             print(f"  {error}", file=sys.stderr)
             passed = False

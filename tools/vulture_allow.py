@@ -14,5 +14,6 @@ ALLOWED: dict[str, str] = {
     "do_GET": "http.server calls it for a request",
     "do_POST": "http.server calls it for a request",
     "log_message": "http.server calls it for each answer",
+    "pytest_collection_modifyitems": "pytest calls it with what it found",
     "teardown": "hypothesis calls it at the end of a state machine",
 }

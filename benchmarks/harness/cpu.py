@@ -1,4 +1,4 @@
-"""CPU time of processes and of the machine, from /proc."""
+"""CPU time of processes and of the machine, and memory of processes, from /proc."""
 
 import os
 from collections import defaultdict
@@ -46,13 +46,26 @@ def tree_seconds(processes: dict[int, Process], root: int) -> float:
     return total
 
 
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 @dataclass(frozen=True, slots=True)
 class Pids:
-    """The processes a measurement tells apart. `postmaster` may be a child of `server` or not."""
+    """The processes a measurement tells apart. `postmaster` may be a child of one of `servers` or not.
 
-    server: int
+    `load` None: the program under measurement makes its own load.
+    """
+
+    servers: tuple[int, ...]
     postmaster: int
-    load: int
+    load: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +90,8 @@ def read(pids: Pids) -> Reading:
     """Read all counters."""
     processes = read_processes()
     postgres = tree_seconds(processes, pids.postmaster)
-    server = tree_seconds(processes, pids.server)
-    if is_below(processes, pids.postmaster, pids.server):
+    server = sum(tree_seconds(processes, pid) for pid in pids.servers)
+    if any(is_below(processes, pids.postmaster, pid) for pid in pids.servers):
         server -= postgres
     with Path("/proc/stat").open(encoding="ascii") as lines:
         user, nice, system, idle, iowait, irq, softirq, steal = (
@@ -88,7 +101,7 @@ def read(pids: Pids) -> Reading:
     return Reading(
         server=server,
         postgres=postgres,
-        load=tree_seconds(processes, pids.load),
+        load=tree_seconds(processes, pids.load) if pids.load is not None else 0.0,
         harness=processes[os.getpid()].seconds,
         busy=busy,
         steal=steal,

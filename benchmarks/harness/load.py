@@ -3,8 +3,9 @@
 import json
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.harness import cpu
 from benchmarks.harness.cpu import CpuUse, Pids
@@ -21,6 +22,13 @@ class Load:
     cpu: CpuUse
 
 
+Watch = Callable[[str], Awaitable[None]]
+
+
+async def ignore_event(_: str) -> None:
+    """Take no notice of an event."""
+
+
 async def events_of(process: Process) -> AsyncIterator[dict[str, float | str]]:
     """The JSON lines a load generator prints."""
     if process.stdout is None:
@@ -29,24 +37,45 @@ async def events_of(process: Process) -> AsyncIterator[dict[str, float | str]]:
         yield json.loads(line)
 
 
-async def run_load(subject: Subject, module: str, arguments: Sequence[str]) -> Load:
+async def run_load(subject: Subject, module: str, arguments: Sequence[str], watch: Watch = ignore_event) -> Load:
     """Run a module of `benchmarks.load` to its end. CPU is told an operation, and its `done` are the operations.
+
+    `watch` is awaited at each event, by its name, before the next one is read.
 
     Raises:
         ProcessFailedError: it ended without its last event.
     """
-    argv = [sys.executable, "-m", f"benchmarks.load.{module}", "--target", subject.target, *arguments]
+    argv = [sys.executable, "-m", f"benchmarks.load.{module}", "--target", subject.targets, *arguments]
     tokens = {REGISTRATION_TOKEN_VARIABLE: subject.registration_token, TOKEN_VARIABLE: subject.admin_token}
     log = subject.work_dir / "load.log"
     async with started(argv, log, tokens) as process:
-        pids = Pids(server=subject.pid, postmaster=subject.postmaster, load=process.pid)
-        begin = cpu.read(pids)
-        async for event in events_of(process):
-            match event.pop("event"):
-                case "started":
-                    begin = cpu.read(pids)
-                case "finished":
-                    end = cpu.read(pids)
-                    figures = {name: float(value) for name, value in event.items()}
-                    return Load(figures, cpu.use_between(begin, end, int(figures["done"])))
-    raise ProcessFailedError(f"the load generator {module} ended early\n{log_tail(log)}")
+        return await measured(process, Pids(subject.pids, subject.postmaster, load=process.pid), log, watch)
+
+
+async def run_peer(argv: Sequence[str], postmaster: int, log: Path, environment: Mapping[str, str]) -> Load:
+    """Run a program of `benchmarks.peers`, server and load in one, to its end; it prints what a load generator prints.
+
+    Raises:
+        ProcessFailedError: it ended without its last event.
+    """
+    async with started(argv, log, environment) as process:
+        return await measured(process, Pids((process.pid,), postmaster, load=None), log, ignore_event)
+
+
+async def measured(process: Process, pids: Pids, log: Path, watch: Watch) -> Load:
+    """Read the events of a process to the last one, and the CPU counters with them.
+
+    Raises:
+        ProcessFailedError: it ended without its last event.
+    """
+    begin = cpu.read(pids)
+    async for event in events_of(process):
+        name = str(event.pop("event"))
+        now = cpu.read(pids)
+        await watch(name)
+        if name == "started":
+            begin = now
+        elif name == "finished":
+            figures = {figure: float(value) for figure, value in event.items()}
+            return Load(figures, cpu.use_between(begin, now, int(figures["done"])))
+    raise ProcessFailedError(f"a load ended early\n{log_tail(log)}")

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def machine_facts(work_dir: Path) -> dict[str, str | int | float]:
         "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "filesystem": filesystem_of(work_dir),
     }
+
+
+def allow_open_files() -> None:
+    """Let this process and those it starts have as many files and connections open as the machine allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def software_versions() -> dict[str, str]:

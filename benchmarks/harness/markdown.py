@@ -40,7 +40,7 @@ def rows(document: Mapping[str, Any]) -> list[str]:
     lines = [line_of(cells)]
     for bar in others:
         outcome = "pass" if bar["passed"] else "**FAIL**"
-        value = f"{bar['value']:,.1f}"
+        value = number(bar["value"])
         lines.append(
             line_of(["", bar["figure"], "", value, "", bound(bar, "bar"), bound(bar, "aim"), "", "", "", outcome])
         )
@@ -54,8 +54,20 @@ def line_of(cells: Sequence[str]) -> str:
 
 def spread(side: Mapping[str, float]) -> str:
     """Median and, in brackets, least and greatest."""
-    digits = 0 if side["median"] >= 100 else 2
+    digits = digits_of(side["median"])
     return f"{side['median']:,.{digits}f} ({side['min']:,.{digits}f} to {side['max']:,.{digits}f})"
+
+
+def number(value: float) -> str:
+    """A single value."""
+    return f"{value:,.{digits_of(value)}f}"
+
+
+def digits_of(value: float) -> int:
+    """How many digits after the point tell a value of its size."""
+    if value >= 100 or value == 0:
+        return 0
+    return 2 if value >= 0.1 else 3
 
 
 def bound(bar: Mapping[str, Any], which: str) -> str:

@@ -46,7 +46,7 @@ class Verdict:
     def members(self) -> dict[str, Any]:
         """The verdict as a JSON object's members."""
         return {
-            "figure": self.bar.figure,
+            "figure": self.bar.name,
             "value": round(self.value, 3),
             "bound": "at most" if self.bar.at_most else "at least",
             "bar": self.bar.bar,
@@ -75,15 +75,7 @@ class Result:
 
     def verdicts(self) -> list[Verdict]:
         """Every bar of the scenario, held against the median of its figure."""
-        return [
-            Verdict(
-                bar,
-                self.ratio.median
-                if bar.figure == "ratio"
-                else median(each.server.figures.get(bar.figure, float("inf")) for each in self.rounds),
-            )
-            for bar in self.bars
-        ]
+        return [Verdict(bar, median(value_of(bar, each) for each in self.rounds)) for bar in self.bars]
 
     @property
     def passed(self) -> bool:
@@ -115,6 +107,18 @@ class Result:
                 for each in self.rounds
             ],
         }
+
+
+def value_of(bar: Bar, measured: Round) -> float:
+    """What one round says of the figure of a bar; a figure that is missing is as bad as can be."""
+    if bar.figure == "ratio":
+        return measured.ratio
+    worst = float("inf") if bar.at_most else 0.0
+    value = measured.server.figures.get(bar.figure, worst)
+    if bar.over:
+        limit = measured.limit.figures.get(bar.over, 0.0)
+        return value / limit if limit else worst
+    return value
 
 
 def side_members(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -7,6 +7,10 @@ from benchmarks.harness.cpu import CpuUse
 from benchmarks.harness.subjects import Side, Subject, real_server
 
 
+class SkippedError(Exception):
+    """A scenario cannot be measured on this machine; the text says why. It neither passes nor fails."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One run of one side. `value` is in the scenario's unit; `faults` say why the run does not count."""

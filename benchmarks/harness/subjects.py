@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,16 @@ from benchmarks.harness.cpu import read_process
 from benchmarks.harness.processes import ProcessFailedError, output_of, read_ready, started
 
 REGISTRATIONS = 100_000
+PROGRAM = str(Path(sys.executable).parent / "arcentra-server")
+LISTEN = ("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A further server on the same database."""
+
+    target: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,17 @@ class Subject:
     work_dir: Path
     # The server itself, measured with another load as the limit of this scenario.
     is_limit: bool = False
+    replicas: tuple[Replica, ...] = ()
+
+    @property
+    def targets(self) -> str:
+        """Where agents connect to, with commas between: each server gets its share of them."""
+        return ",".join([self.target, *(replica.target for replica in self.replicas)])
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of all servers."""
+        return (self.pid, *(replica.pid for replica in self.replicas))
 
 
 class Side(Protocol):
@@ -70,9 +91,11 @@ def embedded_dsn(data_dir: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def ready_program(argv: list[str], log: Path) -> AsyncIterator[tuple[Process, str]]:
+async def ready_program(
+    argv: list[str], log: Path, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Process, str]]:
     """Run a program that prints a ready line; answers the process and its gRPC address."""
-    async with started(argv, log) as process:
+    async with started(argv, log, environment) as process:
         ready = await read_ready(process, log)
         yield process, ready["grpc"]
 
@@ -80,12 +103,10 @@ async def ready_program(argv: list[str], log: Path) -> AsyncIterator[tuple[Proce
 @contextlib.asynccontextmanager
 async def real_server(work_dir: Path) -> AsyncIterator[Subject]:
     """`arcentra-server serve` with its defaults, over its embedded PostgreSQL."""
-    program = str(Path(sys.executable).parent / "arcentra-server")
     data_dir, log = work_dir / "data", work_dir / "server.log"
-    listen = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
-    async with ready_program([program, "serve", "--data-dir", str(data_dir), *listen], log) as (process, target):
+    async with ready_program([PROGRAM, "serve", "--data-dir", str(data_dir), *LISTEN], log) as (process, target):
         limits = ["--max-uses", str(REGISTRATIONS), "--ttl", "1h"]
-        token = await output_of([program, "registration-token", "create", "--data-dir", str(data_dir), *limits], log)
+        token = await output_of([PROGRAM, "registration-token", "create", "--data-dir", str(data_dir), *limits], log)
         dsn = embedded_dsn(data_dir)
         yield Subject(
             target=target,
@@ -104,6 +125,17 @@ async def itself(work_dir: Path) -> AsyncIterator[Subject]:
     """The real server as the limit: the scenario gives it the load that the other is compared with."""
     async with real_server(work_dir) as subject:
         yield replace(subject, is_limit=True)
+
+
+@contextlib.asynccontextmanager
+async def two_servers(work_dir: Path) -> AsyncIterator[Subject]:
+    """The real server, and a second one with a data directory of its own on the database of the first."""
+    async with real_server(work_dir) as subject:
+        data_dir, log = work_dir / "second", work_dir / "second.log"
+        key = {"ARCENTRA_SECRETS__KEY_FILE": str(work_dir / "data" / "secrets.key")}
+        argv = [PROGRAM, "serve", "--data-dir", str(data_dir), "--database-url", subject.dsn, *LISTEN]
+        async with ready_program(argv, log, key) as (process, target):
+            yield replace(subject, replicas=(Replica(target, process.pid),))
 
 
 def limit_program(module: str) -> Side:

@@ -9,19 +9,29 @@ from arcentra_api.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from benchmarks.harness.subjects import Subject
 
 TRIGGERS_AT_ONCE = 4
+FLEET_LABEL = "fleet"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A pipeline of jobs, each of `steps` shell steps.
 
-    In `layers` of one size, each job depending on `edges` jobs in all of the layer before, spread evenly.
+    In `layers` of one size, each job depending on `edges` jobs in all of the layer before, spread evenly. With `fleets`
+    each job has a selector of its own: it asks for agents whose label `fleet` is its own name or one of these.
     """
 
     jobs: int
     steps: int
     layers: int = 1
     edges: int = 0
+    fleets: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the pipeline is called."""
+        return "-".join(
+            ["bench", f"{self.jobs}x{self.steps}", *(("for", *self.fleets) if self.fleets is not None else ())]
+        )
 
     def needs(self, job_number: int) -> list[str]:
         """The jobs that a job depends on."""
@@ -36,18 +46,26 @@ class Shape:
 
     def document(self) -> str:
         """The pipeline as people write it."""
-        lines = [f"name: bench-{self.jobs}x{self.steps}", "namespace: benchmark", "jobs:"]
+        lines = [f"name: {self.name}", "namespace: benchmark", "jobs:"]
         for number in range(self.jobs):
-            lines += [f"  - name: job-{number}", f"    depends_on: [{', '.join(self.needs(number))}]", "    steps:"]
+            lines += [f"  - name: job-{number}", f"    depends_on: [{', '.join(self.needs(number))}]"]
+            if self.fleets is not None:
+                values = ", ".join([f"job-{number}", *self.fleets])
+                expression = f"{{key: {FLEET_LABEL}, operator: In, values: [{values}]}}"
+                lines += [f"    agent_selector: {{match_expressions: [{expression}]}}"]
+            lines += ["    steps:"]
             for step in range(self.steps):
                 lines += [f"      - name: step-{step}", "        uses: shell", '        args: {script: "exit 0"}']
         return "\n".join(lines) + "\n"
 
     def request(self) -> pipeline_pb2.CreatePipelineRequest:
         """The call that creates it."""
-        request = pipeline_pb2.CreatePipelineRequest(namespace="benchmark", name=f"bench-{self.jobs}x{self.steps}")
+        request = pipeline_pb2.CreatePipelineRequest(namespace="benchmark", name=self.name)
         for job_number in range(self.jobs):
             job = request.jobs.add(name=f"job-{job_number}", depends_on=self.needs(job_number))
+            if self.fleets is not None:
+                values = [job.name, *self.fleets]
+                job.agent_selector.match_expressions.add(key=FLEET_LABEL, operator="In", values=values)
             for step_number in range(self.steps):
                 step = job.steps.add(name=f"step-{step_number}", uses="shell", run_on_agent=True)
                 step.args.update({"script": "exit 0"})

@@ -24,6 +24,12 @@ from benchmarks.limits import store
 from benchmarks.limits.store import NewStep, Report, Status
 from benchmarks.limits.writer import BatchWriter, Outbox
 
+OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    # With the defaults a burst of 5,000 streams loses some of them.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+]
 STATUS_OF_WIRE = {
     steprun_pb2.STEP_RUN_STATUS_RUNNING: Status.RUNNING,
     steprun_pb2.STEP_RUN_STATUS_SUCCESS: Status.SUCCESS,
@@ -131,6 +137,7 @@ class Agents:
         """Hold the stream of one agent; the first message says whose it is."""
         first = await anext(requests)
         outbox = Outbox(first.agent_id, acked_sequence=first.sequence)
+        outbox.wake.set()  # an agent learns at once that it is heard
         self._writer.connect(outbox, self._slots[first.agent_id])
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -179,7 +186,7 @@ async def serve(data_dir: Path) -> None:
         connection = await asyncpg.connect(postgres.dsn("arcentra"), server_settings=store.SESSION)
         await connection.execute(store.SCHEMA)
         writer = BatchWriter(connection)
-        server = aio.server(options=[("grpc.so_reuseport", 0)])
+        server = aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((Pipelines(writer).handler(), Agents(writer).handler()))
         port = server.add_insecure_port("127.0.0.1:0")
         async with asyncio.TaskGroup() as tasks:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from grpc import aio
@@ -32,13 +32,14 @@ class Sent:
 
 @dataclass(slots=True)
 class FakeAgent:
-    """One agent with one Connect stream."""
+    """One agent with one Connect stream; `heard` is set once the server has said something on it."""
 
     tally: Tally
     channel: aio.Channel
     agent_id: str
     auth_token: str
     slots: int
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
     _running: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)
     _starting: list[agent_pb2.TaskStatus] = field(default_factory=list)
@@ -100,6 +101,7 @@ class FakeAgent:
 
     def _receive(self, response: agent_pb2.ConnectResponse) -> None:
         self.tally.messages_in += 1
+        self.heard.set()
         for refusal in response.refusals:
             self.tally.refused += 1
             self._refused.add(refusal.step_run_id)
@@ -144,12 +146,13 @@ class FakeAgent:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """How many agents of which size to connect to which server."""
+    """How many agents of which size to connect to which servers, each of which gets its share of them."""
 
-    target: str
+    targets: tuple[str, ...]
     agents: int
     slots: int
     registration_token: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
     async def connected(self, tally: Tally) -> AsyncIterator[None]:
@@ -159,22 +162,35 @@ class Fleet:
             grpc.aio.AioRpcError: a registration or a stream was refused.
             ConnectionError: the server ended a stream.
         """
+        async with self.registered(tally) as fleet, asyncio.TaskGroup() as tasks:
+            streams = [tasks.create_task(agent.run()) for agent in fleet]
+            yield
+            for stream in streams:
+                stream.cancel()
+
+    @contextlib.asynccontextmanager
+    async def registered(self, tally: Tally, *, lobby: aio.Channel | None = None) -> AsyncIterator[list[FakeAgent]]:
+        """Register all agents, each with a channel of its own.
+
+        `lobby`: they register over this one, so that none of their own is connected yet.
+
+        Raises:
+            grpc.aio.AioRpcError: a registration was refused.
+        """
         async with contextlib.AsyncExitStack() as channels:
             gate = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
 
             async def register(number: int) -> FakeAgent:
-                channel = await channels.enter_async_context(aio.insecure_channel(self.target, CHANNEL_OPTIONS))
+                target = self.targets[number % len(self.targets)]
+                channel = await channels.enter_async_context(aio.insecure_channel(target, CHANNEL_OPTIONS))
                 async with gate:
-                    return await self._register(tally, channel, number)
+                    agent_id, token = await self._register(lobby or channel, number)
+                return FakeAgent(tally, channel, agent_id, token, self.slots)
 
-            fleet = await asyncio.gather(*(register(number) for number in range(self.agents)))
-            async with asyncio.TaskGroup() as tasks:
-                streams = [tasks.create_task(agent.run()) for agent in fleet]
-                yield
-                for stream in streams:
-                    stream.cancel()
+            yield await asyncio.gather(*(register(number) for number in range(self.agents)))
 
-    async def _register(self, tally: Tally, channel: aio.Channel, number: int) -> FakeAgent:
+    async def _register(self, channel: aio.Channel, number: int) -> tuple[str, str]:
+        """Register one agent; answers its id and its credential."""
         stub = agent_pb2_grpc.AgentServiceStub(channel)
         request = agent_pb2.RegisterRequest(
             agent_name=f"bench-{number:04}",
@@ -183,6 +199,7 @@ class Fleet:
             version="benchmark",
             max_concurrent_step_runs=self.slots,
             registration_token=self.registration_token,
+            labels=self.labels,
         )
         response = await stub.Register(request)
-        return FakeAgent(tally, channel, response.agent_id, response.auth_token, self.slots)
+        return response.agent_id, response.auth_token

@@ -83,7 +83,7 @@ async def measure(fleet: Fleet, pipeline_id: str, calls: int, rate: float, give_
     clock = Clock()
     calls += WARM_UP_CALLS
     tally = Tally(expected=calls, on_dispatch=clock.on_dispatch)
-    async with aio.insecure_channel(fleet.target) as channel, fleet.connected(tally):
+    async with aio.insecure_channel(fleet.targets[0]) as channel, fleet.connected(tally):
         caller = Caller(
             pipeline_pb2_grpc.PipelineServiceStub(channel), pipeline_id, os.environ.get(TOKEN_VARIABLE, ""), clock
         )

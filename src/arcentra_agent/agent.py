@@ -10,16 +10,22 @@ import structlog
 from arcentra_agent import orphans
 from arcentra_agent.channel import open_channel
 from arcentra_agent.config import AgentConfig
+from arcentra_agent.contact import Contact
 from arcentra_agent.credentials import CredentialError
 from arcentra_agent.environment import base_environment
 from arcentra_agent.execution import Site
+from arcentra_agent.health import Health, health_page
 from arcentra_agent.joining import JoinRefusedError
+from arcentra_agent.labels import LabelUpdates
 from arcentra_agent.link import Link
+from arcentra_agent.load import Load
 from arcentra_agent.logs.shipper import LogShipper
 from arcentra_agent.mailbox import Mailbox
-from arcentra_agent.plugins import PLUGINS
-from arcentra_agent.process import Launcher
-from arcentra_agent.session import Session
+from arcentra_agent.one_job import OneJob
+from arcentra_agent.session import Desk, Session
+from arcentra_agent.step_host.lease import Lease
+from arcentra_agent.step_host.order import Local
+from arcentra_agent.step_host.starter import HostStarter
 from arcentra_agent.steps import StepBoard
 from arcentra_agent.workdir import WorkDir, WorkDirBusyError
 from arcentra_agent.workspaces import Workspaces, remove_tree
@@ -28,6 +34,9 @@ from arcentra_agent.workspaces import Workspaces, remove_tree
 _LAST_REPORTS = 15.0
 _REAP_INTERVAL = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Ends the agent and leaves its steps to the next process on its work directory.
+_LEAVE = signal.SIGUSR2
+_READ_AGAIN = signal.SIGHUP
 _log = structlog.get_logger("arcentra_agent")
 
 
@@ -36,13 +45,18 @@ class CannotRunError(Exception):
 
 
 class Agent:
-    """One agent process. The first signal drains it, the second ends it at once."""
+    """One agent process.
+
+    The first signal drains it, the second ends it at once; SIGUSR2 has it leave its steps, SIGHUP read its labels again.
+    """
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
         self._stopping = asyncio.Event()
         self._board: StepBoard | None = None
+        self._labels: LabelUpdates | None = None
         self._was_hurried = False
+        self._is_leaving = False
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit code, 0 when everything was delivered.
@@ -53,9 +67,10 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(_LEAVE, self._on_leave)
+        loop.add_signal_handler(_READ_AGAIN, self._on_read_again)
         try:
             with WorkDir(self._config.work_dir) as work_dir:
-                orphans.become_subreaper()
                 return await self._serve(work_dir)
         except (WorkDirBusyError, OSError) as error:
             raise CannotRunError(str(error)) from error
@@ -66,29 +81,62 @@ class Agent:
             raise
 
     async def _serve(self, work_dir: WorkDir) -> int:
-        async with open_channel(self._config) as channel, asyncio.TaskGroup() as tasks:
+        one_job = None
+        if self._config.once:
+            one_job = OneJob(self._stopping.set, (record.job_id for record in work_dir.left))
+        async with HostStarter(os.environ) as starter, open_channel(self._config) as channel:
             link = Link(self._config, channel, work_dir.credential)
-            mailbox, shipper = Mailbox(), LogShipper(link)
-            launcher = Launcher(self._config.kill_grace)
-            workspaces = Workspaces(work_dir.workspaces, work_dir.trash, _discard)
-            base_env = base_environment(os.environ, self._config.pass_env)
-            site = Site(work_dir, workspaces, launcher, shipper, base_env, PLUGINS)
-            self._board = board = StepBoard(site, mailbox, tasks, self._config.capacity)
-            session = Session(link, mailbox, board, workspaces)
-            background = [
-                tasks.create_task(session.run(), name="session"),
-                tasks.create_task(shipper.run(), name="log-shipper"),
-                tasks.create_task(_reap(launcher), name="reaper"),
-            ]
-            await self._stopping.wait()
-            delivered = await self._drain(board, mailbox)
-            board.abandon_all()
-            for task in background:
-                task.cancel()
+            delivered = await self._work(work_dir, starter, link, one_job)
+            if one_job is not None and not self._is_leaving:
+                await link.unregister_if_new("its one job is over")
+                return 0 if delivered and one_job.went_well else 1
         return 0 if delivered else 1
+
+    async def _work(self, work_dir: WorkDir, starter: HostStarter, link: Link, one_job: OneJob | None) -> bool:
+        """Run what comes until told to stop; tell whether every outcome reached the server."""
+        mailbox, shipper, lease = Mailbox(), LogShipper(link), Lease()
+        workspaces = Workspaces(work_dir.workspaces, work_dir.trash, _discard)
+        base_env = base_environment(os.environ, self._config.pass_env)
+        site = Site(work_dir, workspaces, starter, shipper, lease, base_env, self._config.kill_grace, self._local())
+        contact, load = Contact(), Load(work_dir.root, work_dir.steps)
+        self._labels = labels = LabelUpdates(link)
+        async with asyncio.TaskGroup() as tasks:
+            self._board = board = StepBoard(site, mailbox, tasks, self._config.capacity)
+            desk = Desk(mailbox, board, workspaces, contact, load, one_job)
+            health = Health(board, contact, lease, work_dir.logs)
+            async with health_page(health, self._config.health_listen):
+                for record in work_dir.left:
+                    board.adopt(record)
+                background = [
+                    tasks.create_task(Session(link, desk).run(), name="session"),
+                    tasks.create_task(shipper.run(), name="log-shipper"),
+                    tasks.create_task(_reap(starter), name="reaper"),
+                    tasks.create_task(load.run(), name="load"),
+                    tasks.create_task(labels.run(), name="labels"),
+                ]
+                await self._stopping.wait()
+                delivered = await (self._leave(board) if self._is_leaving else self._drain(board, mailbox))
+                for task in background:
+                    task.cancel()
+        return delivered
+
+    def _local(self) -> Local:
+        config = self._config
+        return Local(config.spool_limit, config.container_runtime, config.container_options)
 
     async def _drain(self, board: StepBoard, mailbox: Mailbox) -> bool:
         """Take nothing new, let what runs finish, then cancel it; tell whether every outcome reached the server."""
+        try:
+            return await self._drained(board, mailbox)
+        finally:
+            board.abandon_all()
+
+    async def _leave(self, board: StepBoard) -> bool:
+        _log.info("leaving", step_runs=len(board))
+        await board.leave_all()
+        return True
+
+    async def _drained(self, board: StepBoard, mailbox: Mailbox) -> bool:
         board.is_draining = True
         mailbox.ask_for_heartbeat()
         _log.info("draining", step_runs=len(board), seconds=self._config.drain_timeout)
@@ -105,6 +153,15 @@ class Agent:
             self._board.abandon_all()
         self._stopping.set()
 
+    def _on_leave(self) -> None:
+        if not self._stopping.is_set():
+            self._is_leaving = True
+            self._stopping.set()
+
+    def _on_read_again(self) -> None:
+        if self._labels is not None:
+            self._labels.ask()
+
 
 async def _emptied(board: StepBoard, seconds: float) -> bool:
     try:
@@ -120,12 +177,11 @@ def _discard(tree: Path) -> None:
     asyncio.get_running_loop().run_in_executor(None, remove_tree, tree)
 
 
-async def _reap(launcher: Launcher) -> None:
-    """Reap adopted processes that ended while their step goes on."""
+async def _reap(starter: HostStarter) -> None:
+    """Reap what became a child of the agent when its parent ended, as in a container, where the agent is process 1."""
     while True:
         await asyncio.sleep(_REAP_INTERVAL)
-        if not launcher.is_starting:
-            orphans.reap_adopted(launcher.running)
+        orphans.reap_adopted(starter.pids)
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

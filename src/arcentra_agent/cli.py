@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from arcentra_agent.agent import Agent, CannotRunError
-from arcentra_agent.config import AgentConfig, ConfigError, check_server, default_work_dir, parse_labels
+from arcentra_agent.config import (
+    AgentConfig,
+    ConfigError,
+    check_listen,
+    check_server,
+    default_work_dir,
+    parse_size,
+    parse_words,
+    read_labels,
+)
 from arcentra_agent.log_setup import configure_logging
 
 _CORES = os.cpu_count() or 1
@@ -27,6 +36,28 @@ def _env(name: str) -> str:
     return f"ARCENTRA_AGENT_{name}"
 
 
+ContainerRuntime = Annotated[
+    str,
+    typer.Option(
+        envvar=_env("CONTAINER_RUNTIME"),
+        help="Command line that runs the images of steps.",
+        show_default="podman or docker, whichever is there",
+    ),
+]
+ContainerOptions = Annotated[
+    str, typer.Option(envvar=_env("CONTAINER_OPTIONS"), help="More options for its command `run`.")
+]
+SpoolLimit = Annotated[
+    str, typer.Option(envvar=_env("SPOOL_LIMIT"), help="Most that logs may take on the disk; 0 for no limit.")
+]
+HealthListen = Annotated[
+    str, typer.Option(envvar=_env("HEALTH_LISTEN"), help="Where to serve /healthz and /status, HOST:PORT.")
+]
+Once = Annotated[
+    bool, typer.Option("--once", envvar=_env("ONCE"), help="Take one job, then end; the exit code tells its end.")
+]
+
+
 @app.command()
 def run(
     server: Annotated[str, typer.Option(envvar=_env("SERVER"), help="Address of the control plane, HOST:PORT.")],
@@ -36,6 +67,9 @@ def run(
     labels: Annotated[
         str, typer.Option(envvar=_env("LABELS"), help="What this agent has, for selectors: key=value,...")
     ] = "",
+    labels_file: Annotated[
+        Path | None, typer.Option(envvar=_env("LABELS_FILE"), help="More labels, a line each; SIGHUP reads them again.")
+    ] = None,
     capacity: Annotated[
         int,
         typer.Option(
@@ -60,6 +94,11 @@ def run(
     pass_env: Annotated[
         str, typer.Option(envvar=_env("PASS_ENV"), help="Variables of the agent that steps get: NAME,PREFIX_*,...")
     ] = "",
+    container_runtime: ContainerRuntime = "auto",
+    container_options: ContainerOptions = "",
+    spool_limit: SpoolLimit = "10GiB",
+    health_listen: HealthListen = "",
+    once: Once = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Join the control plane and run what it dispatches, until told to stop."""
@@ -70,11 +109,20 @@ def run(
             work_dir=(work_dir or default_work_dir()).expanduser().absolute(),
             name=name or platform.node() or "agent",
             capacity=capacity,
-            labels=parse_labels(labels),
+            labels=read_labels(labels, labels_file),
             registration_token=registration_token,
             kill_grace=kill_grace,
             drain_timeout=drain_timeout,
             pass_env=tuple(filter(None, (part.strip() for part in pass_env.split(",")))),
+            label_option=labels,
+            label_file=labels_file,
+            container_runtime=()
+            if container_runtime == "auto"
+            else parse_words(container_runtime, "--container-runtime"),
+            container_options=parse_words(container_options, "--container-options"),
+            spool_limit=parse_size(spool_limit),
+            health_listen=check_listen(health_listen),
+            once=once,
         )
         code = asyncio.run(_run(config))
     except (ConfigError, CannotRunError) as error:

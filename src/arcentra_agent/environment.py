@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from arcentra_api.agent.v1 import agent_pb2
+from arcentra_agent.step_host.order import StepSpec
 
 _BASE = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
@@ -39,13 +39,13 @@ def base_environment(agent_environ: Mapping[str, str], pass_env: Iterable[str] =
     return _DEFAULTS | passed
 
 
-def step_environment(base: Mapping[str, str], run: agent_pb2.StepRun, workspace: Path, output: Path) -> dict[str, str]:
+def step_environment(base: Mapping[str, str], spec: StepSpec, workspace: Path, output: Path) -> dict[str, str]:
     """Return the whole environment of a step run; what comes later wins. `output` is the file for its outputs.
 
     Raises:
         BadEnvironmentError: names the variable that has a bad name, or a value that is too long or has a NUL in it.
     """
-    given = {**run.env, **run.secrets}
+    given = {**spec.env, **spec.secrets}
     for name, value in given.items():
         if not _NAME.fullmatch(name):
             raise BadEnvironmentError(f"env: expected a name of letters, digits and _, got {name[:64]!r}")
@@ -53,19 +53,19 @@ def step_environment(base: Mapping[str, str], run: agent_pb2.StepRun, workspace:
             raise BadEnvironmentError(f"env: the value of {name} contains a NUL character")
         if len(name) + len(value.encode()) > _LONGEST:
             raise BadEnvironmentError(f"env: the value of {name} is longer than 128 KiB; put it into a file")
-    return {**base, **given, **_facts(run, workspace, output)}
+    return {**base, **given, **_facts(spec, workspace, output)}
 
 
-def _facts(run: agent_pb2.StepRun, workspace: Path, output: Path) -> dict[str, str]:
+def _facts(spec: StepSpec, workspace: Path, output: Path) -> dict[str, str]:
     return {
         "CI": "true",
         "ARCENTRA": "true",
-        "ARCENTRA_STEP_RUN_ID": run.step_run_id,
-        "ARCENTRA_PIPELINE_ID": run.pipeline_id,
-        "ARCENTRA_RUN_ID": run.pipeline_run_id,
-        "ARCENTRA_JOB_NAME": run.job_name,
-        "ARCENTRA_STEP_NAME": run.step_name,
+        "ARCENTRA_STEP_RUN_ID": spec.step_run_id,
+        "ARCENTRA_PIPELINE_ID": spec.pipeline_id,
+        "ARCENTRA_RUN_ID": spec.pipeline_run_id,
+        "ARCENTRA_JOB_NAME": spec.job_name,
+        "ARCENTRA_STEP_NAME": spec.step_name,
         "ARCENTRA_WORKSPACE": str(workspace),
         "ARCENTRA_OUTPUT": str(output),
-        "ARCENTRA_ATTEMPT": str(run.attempt or 1),
+        "ARCENTRA_ATTEMPT": str(spec.attempt or 1),
     }

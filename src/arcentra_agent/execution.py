@@ -1,186 +1,254 @@
-"""One step run, from the moment it may start to its outcome."""
+"""One step run on this agent: started under a host of its own, or taken over from an agent before, and followed."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import structlog
 from google.protobuf import json_format
 
 from arcentra_agent import orphans, outcomes
-from arcentra_agent.durations import parse_duration
-from arcentra_agent.environment import step_environment
+from arcentra_agent.logs.journal import CursorJournal
+from arcentra_agent.logs.log_file import LogFile
 from arcentra_agent.logs.shipper import LogShipper, StepLog
-from arcentra_agent.logs.spool import Spool
 from arcentra_agent.outcomes import InvalidStepError, Outcome
-from arcentra_agent.outputs import OutputError, joined, read_outputs
-from arcentra_agent.plugins.base import Plugin, PluginMissingError, StepContext
-from arcentra_agent.process import Launcher
-from arcentra_agent.secret_values import LEAST_BYTES, SecretValues, is_maskable
+from arcentra_agent.secret_values import SecretValues
+from arcentra_agent.step_host.commands import Feed, Stop
+from arcentra_agent.step_host.container import kill_noted
+from arcentra_agent.step_host.files import StepRecord
+from arcentra_agent.step_host.handle import HostHandle
+from arcentra_agent.step_host.lease import Lease
+from arcentra_agent.step_host.order import Local, Order, StepSpec
+from arcentra_agent.step_host.starter import HostStarter
 from arcentra_agent.workdir import WorkDir
 from arcentra_agent.workspaces import Workspaces, remove_tree
 from arcentra_api.agent.v1 import agent_pb2
 
+# Seconds that a host gets to end after its step has been killed.
+_LAST_WORDS = 10.0
+_HOST_LOST = "the process that the step ran under ended before the step did: it was killed, or its machine stopped"
 _log = structlog.get_logger("arcentra_agent")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Site:
-    """What all step runs of this agent share."""
+    """What all step runs of this agent share. `kill_grace` is the seconds between TERM and KILL."""
 
     work_dir: WorkDir
     workspaces: Workspaces
-    launcher: Launcher
+    starter: HostStarter
     shipper: LogShipper
+    lease: Lease
     base_env: Mapping[str, str]
-    plugins: Mapping[str, Plugin]
+    kill_grace: float
+    local: Local
 
 
 class Execution:
-    """Runs a step once. It may be cancelled at any time; once its last process has ended, that changes nothing."""
+    """Has a step run once. It may be cancelled at any time; once its last process has ended, that changes nothing."""
 
-    def __init__(self, site: Site, run: agent_pb2.StepRun) -> None:
+    def __init__(self, site: Site, run: agent_pb2.StepRun, *, is_adopted: bool = False) -> None:
         self._site = site
         self._run = run
-        self._secrets = SecretValues(())
-        self._outputs: Mapping[str, str] = {}
-        self._stopped: Outcome | None = None
-        self._deadline: asyncio.Timeout | None = None
-        self._is_over = False
+        self._files = site.work_dir.files_of(run.step_run_id)
+        self._workspace = run.workspace or run.job_id
+        self._is_adopted = is_adopted
+        self._is_left = False
+        self._cancelled: Stop | None = None
+        self._host: HostHandle | None = None
+        self.settled = asyncio.Event()
         self.log: StepLog | None = None
 
     def cancel(self, reason: str) -> None:
         """Stop the step because somebody wants it stopped."""
-        if not self._is_over:
-            self._stop(outcomes.cancelled(reason or "the step run was cancelled"))
+        self._stop(Stop(reason or "the step run was cancelled"))
 
-    def _stop(self, outcome: Outcome) -> None:
-        if self._stopped is not None:
-            return
-        self._stopped = outcome
-        if self._deadline is not None and not self._deadline.expired():
-            self._deadline.reschedule(asyncio.get_running_loop().time())
+    def hurry(self) -> None:
+        """Have the step killed now, whatever time it was given to end."""
+        self._stop(Stop("the agent was stopped", grace=0))
+
+    @property
+    def has_outcome(self) -> bool:
+        """Tell whether it is written down how the step ended."""
+        return self._files.outcome.exists()
+
+    def feed(self) -> None:
+        """Let the step run on, as its lease was renewed."""
+        if self._host is not None:
+            self._host.tell(Feed(self._site.lease.deadline))
+
+    def leave(self) -> None:
+        """Leave the step running when this is cancelled; the next process of the agent goes on with it."""
+        self._is_left = True
+
+    def _stop(self, stop: Stop) -> None:
+        if self._host is not None:
+            self._host.tell(stop)
+        else:
+            self._cancelled = self._cancelled or stop
 
     async def run(self) -> Outcome:
-        """Do what the step says and return what became of it; nothing but cancellation is raised."""
-        started = time.monotonic()
-        # Long values have many forms; building them is not for the event loop.
-        self._secrets = await asyncio.to_thread(SecretValues, list(self._secret_values()))
-        outcome = await self._judged(self._attempt())
-        outcome = replace(self._stopped or outcome, outputs=self._outputs).without(self._secrets)
+        """Start the step, or take it over, and return what became of it; nothing but cancellation is raised.
+
+        Cancelled, it stops the step first, unless it was told to leave it.
+        """
+        try:
+            self._site.workspaces.enter(self._workspace, self._run.job_id)
+        except (ValueError, OSError) as error:
+            if self._is_adopted:
+                self._host = HostHandle(self._files)
+                await self._let_go()
+            return await self._not_started(error)
+        try:
+            return await self._seen_through()
+        except asyncio.CancelledError:
+            await self._let_go()
+            raise
+        finally:
+            self._site.workspaces.leave(self._workspace, self._run.job_id)
+
+    async def _seen_through(self) -> Outcome:
+        # Shielded: cancelled half-way, a host would be started that nobody knows of.
+        beginning = asyncio.ensure_future(self._begin())
+        try:
+            not_started = await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            await asyncio.wait([beginning])
+            raise
+        finally:
+            self.settled.set()
+        return not_started or await self._followed()
+
+    async def _begin(self) -> Outcome | None:
+        """Have the step run under a host; return its outcome when that cannot be."""
+        if self._is_adopted:
+            self._host = HostHandle(self._files)
+        elif self._cancelled is not None:
+            return outcomes.cancelled(self._cancelled.reason)
+        else:
+            try:
+                self._host = await self._start()
+            except (InvalidStepError, OSError) as error:
+                return await self._not_started(error)
+        if self._cancelled is not None:
+            self._host.tell(self._cancelled)
+        self.log = self._site.shipper.open(self._run, LogFile(self._files.log), CursorJournal(self._files.cursor))
+        return None
+
+    async def _start(self) -> HostHandle:
+        workspace = self._site.work_dir.workspaces / self._workspace
+        spec = spec_of(self._run)
+        await asyncio.to_thread(self._files.create, record_of(self._run))
+        order = Order(
+            spec,
+            str(workspace),
+            self._site.base_env,
+            self._site.kill_grace,
+            self._site.lease.deadline,
+            self._site.local,
+        )
+        return await self._site.starter.start(self._files, order)
+
+    async def _not_started(self, error: Exception) -> Outcome:
+        self.settled.set()
+        secrets = await asyncio.to_thread(SecretValues, list(self._run.secrets.values()))
+        return outcomes.outcome_of_error(error).without(secrets)
+
+    async def _followed(self) -> Outcome:
+        """Wait for the end of the host, and see that its step ends with it."""
+        if self._host is None or self.log is None:
+            raise RuntimeError("a step run is followed that was not begun")
+        await self._host.ended()
+        outcome = await asyncio.to_thread(self._files.read_outcome)
+        if outcome is None:
+            killed = await asyncio.to_thread(self._kill_orphans)
+            _log.error("step_host_lost", step_run_id=self._run.step_run_id, killed=killed)
+            outcome = replace(outcomes.lost(_HOST_LOST), log_size=self.log.file.size)
         if outcome.traceback:
             _log.error("step_run_broke", step_run_id=self._run.step_run_id, exception=outcome.traceback)
-        duration = {"duration_ms": str(round((time.monotonic() - started) * 1000))}
-        return replace(outcome, metrics={**outcome.metrics, **duration})
-
-    async def _judged(self, doing: Awaitable[Outcome]) -> Outcome:
-        try:
-            return await doing
-        except Exception as error:  # noqa: BLE001 - a plugin must not take the other step runs down
-            return outcomes.outcome_of_error(error)
-
-    async def _attempt(self) -> Outcome:
-        run = self._run
-        plugin, limit = self._plugin(), _time_limit(run)
-        workspace = self._site.workspaces.enter(run.workspace, run.job_id)
-        scratch = self._site.work_dir.scratch / run.step_run_id
-        output = scratch / "output"
-        try:
-            env = step_environment(self._site.base_env, run, workspace, output)
-            scratch.mkdir(exist_ok=True)
-            output.touch(mode=0o600)
-            path = self._site.work_dir.logs / f"{run.step_run_id}.log"
-            spool = Spool(path, self._on_full, self._secrets.masker())
-            self.log = self._site.shipper.open(run, spool)
-            try:
-                context = StepContext(workspace, scratch, env, spool.writer, self._site.launcher)
-                return await self._do(limit, plugin, context, output)
-            finally:
-                await spool.close()
-                self._site.shipper.end(self.log)
-        finally:
-            remove_tree(scratch)
-            self._site.workspaces.leave(run.workspace, run.job_id)
-
-    async def _do(self, limit: float | None, plugin: Plugin, context: StepContext, output: Path) -> Outcome:
-        """Do the step to its end, and let nothing of it go on: then its outputs are final, and so is its log."""
-        for line in self._notes():
-            await context.say(line)
-        try:
-            outcome = await self._judged(self._within(limit, plugin, context))
-        finally:
-            await asyncio.to_thread(orphans.kill_orphans_of, self._run.step_run_id)
-        try:
-            self._outputs = self._checked(joined(await asyncio.to_thread(read_outputs, output), outcome.outputs))
-        except OutputError as error:
-            await context.say(f"{error}; none of the outputs is kept")
-            if outcome.status == outcomes.SUCCESS:
-                raise
+        self._site.shipper.end(self.log, outcome.log_size)
         return outcome
 
-    async def _within(self, limit: float | None, plugin: Plugin, context: StepContext) -> Outcome:
-        args = _arguments(self._run)
+    async def _let_go(self) -> None:
+        """Let go of the host: leave it to the next agent, or see that it ends, with its step."""
+        if self._host is None:
+            return
+        if self._is_left:
+            self._host.release()
+            return
+        self._host.tell(Stop("the step run is not this agent's any more", self._site.kill_grace))
         try:
-            async with asyncio.timeout(limit) as self._deadline:
-                if self._stopped is not None:
-                    return self._stopped
-                return outcomes.outcome_of(await plugin.run(self._run.action, args, context))
+            async with asyncio.timeout(self._site.kill_grace + _LAST_WORDS):
+                await self._host.ended()
         except TimeoutError:
-            if self._deadline is None or not self._deadline.expired():
-                raise
-            return outcomes.timed_out(self._run.timeout)
-        finally:
-            self._is_over, self._deadline = True, None
+            self._host.kill()
+        await asyncio.to_thread(self._kill_orphans)
 
-    def _plugin(self) -> Plugin:
-        if self._run.image:
-            raise PluginMissingError("this agent does not run steps in container images")
-        try:
-            return self._site.plugins[self._run.uses]
-        except KeyError as error:
-            known = ", ".join(sorted(self._site.plugins))
-            raise PluginMissingError(f"this agent has no plugin {self._run.uses!r}; it has {known}") from error
-
-    def _secret_values(self) -> Iterator[str]:
-        """Yield the values that are secret by where they stand."""
-        yield from self._run.secrets.values()
-        if plugin := self._site.plugins.get(self._run.uses):
-            fields = self._run.args.fields
-            yield from (fields[name].string_value for name in plugin.secret_args if name in fields)
-
-    def _checked(self, outputs: Mapping[str, str]) -> Mapping[str, str]:
-        if any(self._secrets.masked(name) != name for name in outputs):
-            raise OutputError("outputs: the name of an output contains a secret")
-        return outputs
-
-    def _notes(self) -> Iterator[str]:
-        """Yield what somebody who reads the log has to know of this step."""
-        for name, value in sorted(self._run.secrets.items()):
-            if not is_maskable(value):
-                yield f"the value of the secret {name} is shorter than {LEAST_BYTES} bytes and is not masked"
-        if self._run.artifacts:
-            names = ", ".join(artifact.name for artifact in self._run.artifacts)
-            yield f"artifacts are not kept by this version of the agent: {names}"
-
-    def _on_full(self, error: OSError) -> None:
-        self._stop(outcomes.failed(1, f"the log cannot be written: {error.strerror}", "disk_full"))
+    def _kill_orphans(self) -> int:
+        kill_noted(self._files.container)
+        return orphans.kill_abandoned(self._site.work_dir.workspaces, self._run.step_run_id)
 
     def forget(self) -> None:
         """Remove what is left on disk: everybody who needs to has read it."""
         if self.log is not None:
             self._site.shipper.drop(self.log)
-            _unlink(self.log.spool.path)
+        try:
+            self._files.remove()
+        except OSError as error:
+            _log.warning("step_files_not_removed", step_run_id=self._run.step_run_id, error=str(error))
+        remove_tree(self._files.scratch)
 
 
-def _time_limit(run: agent_pb2.StepRun) -> float | None:
-    if not run.timeout:
-        return None
-    try:
-        return parse_duration(run.timeout)
-    except ValueError as error:
-        raise InvalidStepError(f"timeout: {error}") from error
+def record_of(run: agent_pb2.StepRun) -> StepRecord:
+    """Return what of a step run is written down."""
+    return StepRecord(
+        step_run_id=run.step_run_id,
+        attempt=run.attempt,
+        lease_token=run.lease_token,
+        command_id=run.command_id,
+        pipeline_id=run.pipeline_id,
+        job_id=run.job_id,
+        workspace=run.workspace or run.job_id,
+        uses=run.uses,
+    )
+
+
+def run_of(record: StepRecord) -> agent_pb2.StepRun:
+    """Return what is known of a step run that was written down."""
+    return agent_pb2.StepRun(
+        step_run_id=record.step_run_id,
+        attempt=record.attempt,
+        lease_token=record.lease_token,
+        command_id=record.command_id,
+        pipeline_id=record.pipeline_id,
+        job_id=record.job_id,
+        workspace=record.workspace,
+        uses=record.uses,
+    )
+
+
+def spec_of(run: agent_pb2.StepRun) -> StepSpec:
+    """Return what a host has to know of a step run.
+
+    Raises:
+        InvalidStepError: when its arguments are no JSON.
+    """
+    return StepSpec(
+        step_run_id=run.step_run_id,
+        pipeline_id=run.pipeline_id,
+        pipeline_run_id=run.pipeline_run_id,
+        job_name=run.job_name,
+        step_name=run.step_name,
+        attempt=run.attempt,
+        uses=run.uses,
+        action=run.action,
+        image=run.image,
+        timeout=run.timeout,
+        artifacts=[artifact.name for artifact in run.artifacts],
+        args=_arguments(run),
+        env=dict(run.env),
+        secrets=dict(run.secrets),
+    )
 
 
 def _arguments(run: agent_pb2.StepRun) -> dict[str, object]:
@@ -188,10 +256,3 @@ def _arguments(run: agent_pb2.StepRun) -> dict[str, object]:
         return dict(json_format.MessageToDict(run.args))
     except (json_format.Error, ValueError) as error:
         raise InvalidStepError(f"args: {error}") from error
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        _log.warning("log_not_removed", path=str(path), error=str(error))

@@ -3,7 +3,9 @@
 import asyncio
 import platform
 import socket
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from grpc import aio
 from arcentra_agent.channel import REFUSED, Backoff, bearer
 from arcentra_agent.config import AgentConfig
 from arcentra_agent.credentials import Credential, load_credential, save_credential
+from arcentra_agent.step_host.boot_clock import boottime
 from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
 
 _CALL_TIMEOUT = 10.0
@@ -27,14 +30,23 @@ class JoinRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What the server answered. `heartbeat_interval` is in seconds."""
+    """What the server answered; times are in seconds.
+
+    `lease_duration` is 0 when the server does not say. `labels` are those in force. `rotate_at` is the boot time at which half of the life of the
+    credential is over, None when it has no end. `is_new` tells that the agent was not known before.
+    """
 
     credential: Credential
     heartbeat_interval: float
+    lease_duration: float = 0.0
+    rotate_at: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_pending: bool = False
+    is_new: bool = False
 
 
 async def join(config: AgentConfig, channel: aio.Channel, credential_file: Path) -> Membership:
-    """Register until the server has accepted this agent, and keep the credential it gave.
+    """Register until the server has answered, and keep the credential it gave; the agent may have to be approved yet.
 
     Raises:
         JoinRefusedError: when the server refuses the credential and the registration token.
@@ -55,11 +67,7 @@ async def join(config: AgentConfig, channel: aio.Channel, credential_file: Path)
         membership = _membership(answer, credential)
         if membership.credential != credential:
             save_credential(credential_file, membership.credential)
-        if not answer.pending_approval:
-            _log.info("joined", agent_id=answer.agent_id, server=config.server, labels=dict(answer.labels))
-            return membership
-        _log.info("waiting_for_approval", agent_id=answer.agent_id)
-        await asyncio.sleep(membership.heartbeat_interval)
+        return membership
 
 
 async def _register(
@@ -85,11 +93,12 @@ async def _register(
 
 
 async def _call(config: AgentConfig, channel: aio.Channel, credential: Credential | None) -> agent_pb2.RegisterResponse:
+    host = host_labels()
     request = agent_pb2.RegisterRequest(
         agent_name=config.name,
         ip=await asyncio.to_thread(own_address, config.server),
-        os=platform.system().lower(),
-        arch=platform.machine(),
+        os=host["os"],
+        arch=host["arch"],
         version=own_version(),
         max_concurrent_step_runs=config.capacity,
         labels=config.labels,
@@ -107,8 +116,29 @@ def _membership(answer: agent_pb2.RegisterResponse, credential: Credential | Non
     token = answer.auth_token or (credential.token if credential else "")
     if not answer.agent_id or not token:
         raise JoinRefusedError(f"the server's answer names no agent: {answer.message or 'no reason given'}")
-    interval = answer.heartbeat_interval / 1000 if answer.heartbeat_interval > 0 else _DEFAULT_HEARTBEAT
-    return Membership(Credential(answer.agent_id, token), interval)
+    return Membership(
+        credential=Credential(answer.agent_id, token),
+        heartbeat_interval=answer.heartbeat_interval / 1000 if answer.heartbeat_interval > 0 else _DEFAULT_HEARTBEAT,
+        lease_duration=max(answer.lease_duration, 0) / 1000,
+        rotate_at=half_time(answer.token_expires_at),
+        labels=dict(answer.labels),
+        is_pending=answer.pending_approval,
+        is_new=credential is None or answer.agent_id != credential.agent_id,
+    )
+
+
+def half_time(expires_at: int) -> float | None:
+    """Return the boot time at which half of the time up to then (Unix seconds, 0 for never) is over.
+
+    By a clock that is ahead of the server's so far that the time is over already, it is up to the server to say so.
+    """
+    left = expires_at - time.time()
+    return boottime() + left / 2 if expires_at and left > 0 else None
+
+
+def host_labels() -> dict[str, str]:
+    """Return what the server makes labels of by itself when an agent registers."""
+    return {"os": platform.system().lower(), "arch": platform.machine()}
 
 
 def own_version() -> str:

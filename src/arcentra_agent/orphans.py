@@ -1,7 +1,8 @@
-"""Processes that left their step: children that outlived their parents, and what a killed agent left behind.
+"""Processes that left their step: children that outlived their parents, and what a killed step host left behind.
 
-The agent is a child subreaper where the kernel has that (Linux): a process that escapes its process group by `setsid`
-becomes a child of the agent when its parent ends, and is found there by the step's name in its environment.
+A step host is a child subreaper where the kernel has that (Linux): a process that escapes its process group by `setsid`
+becomes a child of the host when its parent ends, and is found there by the step's name in its environment. When the
+host itself was killed, what is left is found among all processes of the machine, by the same name.
 """
 
 import contextlib
@@ -9,13 +10,15 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import structlog
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOKS, _LOOK_PAUSE = 5, 0.01
+# What does not end within so many passes is stuck in the kernel, and is killed when it comes out of it.
+_PASSES, _QUIET_PASSES = 200, 2
 _PROC = Path("/proc")
 _log = structlog.get_logger("arcentra_agent")
 
@@ -29,12 +32,11 @@ def become_subreaper() -> None:
 
 
 def kill_orphans_of(step_run_id: str) -> int:
-    """Kill and reap every adopted process of a step run; return how many. Their own children follow them to the agent.
+    """Kill and reap every adopted process of a step run; return how many. Their own children follow them to the host.
 
     It may take some time, so it is not for the event loop.
     """
-    mark = f"ARCENTRA_STEP_RUN_ID={step_run_id}".encode()
-    killed = 0
+    mark, killed = _mark_of(step_run_id), 0
     while found := [pid for pid in _own_children() if mark in _settled_environment(pid)]:
         for pid in found:
             _kill(pid)
@@ -44,21 +46,52 @@ def kill_orphans_of(step_run_id: str) -> int:
 
 
 def reap_adopted(own: set[int]) -> None:
-    """Reap ended orphans. `own` are the processes that the agent started, whose exit status somebody waits for."""
+    """Reap ended orphans. `own` are the processes that this one started, whose exit status somebody waits for."""
     for pid in _own_children():
         if pid not in own and _state(pid) == "Z":
             _reap(pid)
 
 
-def kill_stale(work_dir: Path) -> int:
-    """Kill the processes that a killed agent left running under this work directory; return how many."""
-    mark = f"ARCENTRA_WORKSPACE={work_dir}/".encode()
+def kill_stale(workspaces: Path, *, but: Collection[str] = ()) -> int:
+    """Kill the processes that killed agents and hosts left running in these workspaces; return how many.
+
+    Those of the step runs `but` are left alone.
+    """
+    kept = {_mark_of(step_run_id) for step_run_id in but}
+    return _kill_marked(f"ARCENTRA_WORKSPACE={workspaces}/".encode(), kept.isdisjoint)
+
+
+def kill_abandoned(workspaces: Path, step_run_id: str) -> int:
+    """Kill what is left of a step run in these workspaces when its host has been killed; return how many.
+
+    It takes some time, so it is not for the event loop.
+    """
+    beginning, mark = f"ARCENTRA_WORKSPACE={workspaces}/".encode(), _mark_of(step_run_id)
+    killed = quiet = 0
+    for _ in range(_PASSES):
+        found = _kill_marked(beginning, lambda environment: mark in environment)
+        killed += found
+        # Not once: a process that is just starting a program shows no environment for a moment.
+        quiet = 0 if found else quiet + 1
+        if quiet == _QUIET_PASSES:
+            break
+        time.sleep(_LOOK_PAUSE)
+    return killed
+
+
+def _kill_marked(beginning: bytes, is_meant: Callable[[list[bytes]], bool]) -> int:
+    """Kill every process with a variable that begins so and an environment that is meant; return how many."""
     killed = 0
     for pid in _all_processes():
-        if pid != os.getpid() and any(entry.startswith(mark) for entry in _environment(pid)):
+        environment = _environment(pid) if pid != os.getpid() else []
+        if any(entry.startswith(beginning) for entry in environment) and is_meant(environment):
             _kill(pid)
             killed += 1
     return killed
+
+
+def _mark_of(step_run_id: str) -> bytes:
+    return f"ARCENTRA_STEP_RUN_ID={step_run_id}".encode()
 
 
 def _own_children() -> list[int]:

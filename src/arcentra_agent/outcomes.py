@@ -3,19 +3,19 @@
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 from arcentra_agent.environment import BadEnvironmentError
 from arcentra_agent.logs.spool import is_disk_full
 from arcentra_agent.outputs import OutputError
 from arcentra_agent.plugins.arguments import ArgumentError
-from arcentra_agent.plugins.base import PluginMissingError, StepResult
+from arcentra_agent.plugins.base import ContainerError, PluginMissingError, StepResult
 from arcentra_agent.process import CannotStartError
 from arcentra_agent.secret_values import SecretValues
 from arcentra_agent.workspaces import WorkspaceError
-from arcentra_api.steprun.v1 import steprun_pb2
 
-SUCCESS: Final = steprun_pb2.STEP_RUN_STATUS_SUCCESS
+Status = Literal["SUCCESS", "FAILED", "CANCELLED", "TIMEOUT"]
+SUCCESS: Final = "SUCCESS"
 # What `timeout` and an interrupted shell answer.
 _TIMEOUT_CODE, _CANCELLED_CODE = 124, 130
 
@@ -26,15 +26,16 @@ class InvalidStepError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a step run ended. `traceback` is for the agent's own log, when the agent is at fault."""
+    """How a step run ended, after `log_size` bytes of log. `traceback` is for the agent's own log, when it is at fault."""
 
-    status: steprun_pb2.StepRunStatus.ValueType
+    status: Status
     exit_code: int = 0
     message: str = ""
     reason: str = ""
     metrics: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     traceback: str = ""
+    log_size: int = 0
 
     def without(self, secrets: SecretValues) -> "Outcome":
         """Return the same without any secret in it."""
@@ -49,18 +50,23 @@ class Outcome:
 
 def failed(exit_code: int, message: str, reason: str) -> Outcome:
     """Return a failure for the reason, one of those of `TaskStatus.failure_reason`."""
-    return Outcome(steprun_pb2.STEP_RUN_STATUS_FAILED, exit_code, message, reason)
+    return Outcome("FAILED", exit_code, message, reason)
 
 
 def cancelled(message: str) -> Outcome:
     """Return the end of a step run that somebody wanted stopped."""
-    return Outcome(steprun_pb2.STEP_RUN_STATUS_CANCELLED, _CANCELLED_CODE, message, "cancelled")
+    return Outcome("CANCELLED", _CANCELLED_CODE, message, "cancelled")
 
 
 def timed_out(limit: str) -> Outcome:
     """Return the end of a step run that took longer than its limit, a duration as it was written."""
     message = f"the step ran longer than its time limit of {limit}"
-    return Outcome(steprun_pb2.STEP_RUN_STATUS_TIMEOUT, _TIMEOUT_CODE, message, "timeout")
+    return Outcome("TIMEOUT", _TIMEOUT_CODE, message, "timeout")
+
+
+def lost(message: str) -> Outcome:
+    """Return the end of a step run that its agent did not see to the end."""
+    return failed(1, message, "agent_lost")
 
 
 def outcome_of(result: StepResult) -> Outcome:
@@ -78,8 +84,8 @@ def outcome_of_error(error: Exception) -> Outcome:
             return failed(2, str(error), "validation")
         case PluginMissingError():
             return failed(127, str(error), "plugin_missing")
-        case CannotStartError():
-            return failed(error.exit_code, str(error), "script")
+        case CannotStartError() | ContainerError():
+            return failed(error.exit_code, str(error), error.reason)
         case OSError():
             return failed(1, f"the agent's host: {error}", "disk_full" if is_disk_full(error) else "internal")
         case _:

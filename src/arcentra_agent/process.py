@@ -8,13 +8,15 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 _T = TypeVar("_T")
 
 
 class CannotStartError(Exception):
     """The program could not be started; `exit_code` is what a shell would have answered (126, 127)."""
+
+    reason: ClassVar[str] = "script"
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -1,25 +1,30 @@
 """The step runs this agent has: taken, reported as running, run, their log delivered, reported as ended, forgotten.
 
 Nothing is started before the server has accepted that it runs, and nothing is forgotten before the server has
-committed how it ended.
+committed how it ended. What was started goes on when the agent ends, and the next process of the agent takes it over.
 """
 
 import asyncio
+import contextlib
 import re
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import structlog
 
-from arcentra_agent.execution import Execution, Site
+from arcentra_agent.execution import Execution, Site, run_of
 from arcentra_agent.mailbox import Mailbox
 from arcentra_agent.outcomes import Outcome
+from arcentra_agent.step_host.files import StepRecord
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 
 _STEP_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _REMEMBERED_COMMANDS = 4096
 _LONGEST_MESSAGE = 2000
+# Seconds that an agent which is about to leave waits for the server to say whether a step may start.
+_LAST_DECISIONS = 5.0
 _log = structlog.get_logger("arcentra_agent")
 
 RUNNING: Final = steprun_pb2.STEP_RUN_STATUS_RUNNING
@@ -29,11 +34,14 @@ class Step:
     """One step run on this agent, and what the server said about it."""
 
     def __init__(self, run: agent_pb2.StepRun, execution: Execution) -> None:
+        # `is_left`: what is kept of it on disk stays, for the next process of the agent.
         self.run = run
         self.execution = execution
         self.task: asyncio.Task[None] | None = None
         self.has_slot = False
         self.may_start = False
+        self.has_ended = False
+        self.is_left = False
         self.decided = asyncio.Event()
         self.closed = asyncio.Event()
 
@@ -48,14 +56,14 @@ class Step:
 
     def final_report(self, outcome: Outcome) -> agent_pb2.TaskStatus:
         """Return the report of how it ended."""
-        report = self.report(outcome.status)
+        report = self.report(steprun_pb2.StepRunStatus.Value(f"STEP_RUN_STATUS_{outcome.status}"))
         report.exit_code = outcome.exit_code
         # A file name in a message may be no text at all, which a report cannot carry.
         report.error_message = outcome.message.encode("utf-8", "replace").decode()[:_LONGEST_MESSAGE]
         report.failure_reason = outcome.reason
         report.metrics.update(outcome.metrics)
         report.outputs.update(outcome.outputs)
-        report.log_size = self.execution.log.spool.size if self.execution.log is not None else 0
+        report.log_size = outcome.log_size
         return report
 
 
@@ -87,6 +95,16 @@ class StepBoard:
         """Wait until there is no step run left."""
         await self._empty.wait()
 
+    # What an agent before this one left
+
+    def adopt(self, record: StepRecord) -> None:
+        """Go on with a step run that was started already, whether it has ended since or not."""
+        step = Step(run_of(record), Execution(self._site, run_of(record), is_adopted=True))
+        step.may_start = True
+        step.decided.set()
+        _log.info("step_run_adopted", step_run_id=record.step_run_id)
+        self._add(step, self._live_on(step))
+
     # What the server says
 
     def dispatch(self, run: agent_pb2.StepRun, command_id: str) -> None:
@@ -103,11 +121,7 @@ class StepBoard:
             return
         run.command_id = command_id
         step = Step(run, Execution(self._site, run))
-        self._steps[run.step_run_id] = step
-        self._empty.clear()
-        step.task = self._tasks.create_task(self._live(step), name=f"step-{run.step_run_id}")
-        # Not at the end of `_live`: a task that is cancelled before its first turn never gets there.
-        step.task.add_done_callback(lambda _: self._forget(step))
+        self._add(step, self._live(step))
 
     def committed(self, report: agent_pb2.TaskStatus) -> None:
         """Take note that the server committed a report."""
@@ -134,16 +148,45 @@ class StepBoard:
             _log.info("step_run_cancelled", step_run_id=step_run_id)
             step.execution.cancel(reason)
 
+    def lease_renewed(self, sent_at: float) -> None:
+        """Let all step runs go on: the server answered a heartbeat that was sent at this boot time (`boottime`)."""
+        self._site.lease.renew(sent_at)
+        for step in self._steps.values():
+            step.execution.feed()
+
+    def lease_lasts(self, seconds: float) -> None:
+        """Take note of the length of a lease, from the next renewal on."""
+        self._site.lease.duration = seconds
+
     # What the agent decides
+
+    async def leave_all(self) -> None:
+        """Leave what runs to the next process of the agent; nothing is stopped and nothing more is started."""
+        self.is_draining = True
+        # A start that was reported may be accepted any moment; nobody else would know that it never happened.
+        reported = [step for step in self._steps.values() if step.has_slot]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_DECISIONS):
+                for step in reported:
+                    await step.decided.wait()
+        for step in list(self._steps.values()):
+            step.is_left = True
+            step.execution.leave()
+            if step.may_start:
+                await step.execution.settled.wait()
+            self._abandon(step)
 
     def cancel_all(self, reason: str) -> None:
         for step_run_id in self.step_run_ids:
             self.cancel(step_run_id, reason)
 
     def abandon_all(self) -> None:
-        """Kill everything now and report nothing."""
-        self._site.launcher.kill_grace = 0
+        """Kill everything now and report nothing more; what had ended is left to be reported by the next process."""
+        self._site.kill_grace = 0
         for step in list(self._steps.values()):
+            # Its end may stand on the disk without having been read yet.
+            step.is_left = step.is_left or step.has_ended or step.execution.has_outcome
+            step.execution.hurry()
             self._abandon(step)
 
     # The life of a step run
@@ -156,22 +199,50 @@ class StepBoard:
             await step.decided.wait()
             _log.info("step_run_started", step_run_id=step.run.step_run_id, uses=step.run.uses)
             outcome = await step.execution.run()
+        await self._deliver(step, outcome)
+
+    async def _live_on(self, step: Step) -> None:
+        """Live as a step that runs already: it needs no slot, but what is to start after it does."""
+        step.has_slot = not self._slots.locked()
+        if step.has_slot:
+            await self._slots.acquire()
+        try:
+            outcome = await step.execution.run()
+        finally:
+            if step.has_slot:
+                self._slots.release()
+        await self._deliver(step, outcome)
+
+    async def _deliver(self, step: Step, outcome: Outcome) -> None:
+        """See that the server has all of the log, and then the outcome."""
+        step.has_ended = True
         if step.execution.log is not None:
             await step.execution.log.shipped.wait()
         self._mailbox.put(step.final_report(outcome))
         await step.closed.wait()
-        status = steprun_pb2.StepRunStatus.Name(outcome.status).removeprefix("STEP_RUN_STATUS_")
-        _log.info("step_run_ended", step_run_id=step.run.step_run_id, status=status, reason=outcome.reason)
+        _log.info("step_run_ended", step_run_id=step.run.step_run_id, status=outcome.status, reason=outcome.reason)
+
+    def _add(self, step: Step, life: Coroutine[Any, Any, None]) -> None:
+        self._steps[step.run.step_run_id] = step
+        self._empty.clear()
+        step.task = self._tasks.create_task(life, name=f"step-{step.run.step_run_id}")
+        # Not at the end of its life: a task that is cancelled before its first turn never gets there.
+        step.task.add_done_callback(lambda _: self._forget(step))
 
     def _forget(self, step: Step) -> None:
-        step.execution.forget()
+        if not step.is_left:
+            step.execution.forget()
+        # Nobody is to wait for what does not come any more.
+        step.decided.set()
+        step.execution.settled.set()
         self._mailbox.outbox.drop(step.run.step_run_id)
         self._steps.pop(step.run.step_run_id, None)
         if not self._steps:
             self._empty.set()
 
     def _abandon(self, step: Step) -> None:
-        if step.task is not None:
+        # Once: what it does when it is cancelled is to end its processes.
+        if step.task is not None and not step.task.cancelling():
             step.task.cancel()
 
     def _holder(self, report: agent_pb2.TaskStatus) -> Step | None:

@@ -1,15 +1,16 @@
-"""The agent's directory: one agent at a time, and nothing left of the one before but its credential."""
+"""The agent's directory: one agent at a time, which goes on with what the one before left."""
 
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import structlog
 
 from arcentra_agent import orphans
-from arcentra_agent.workspaces import remove_tree
+from arcentra_agent.step_host.files import DamagedRecordError, StepFiles, StepRecord
+from arcentra_agent.workspaces import Workspaces, remove_tree
 
 _log = structlog.get_logger("arcentra_agent")
 
@@ -20,9 +21,10 @@ class WorkDirBusyError(Exception):
 
 @dataclass(slots=True)
 class WorkDir:
-    """The paths below a work directory, and its lock while it is open."""
+    """The paths below a work directory, and its lock while it is open. `left` are the step runs of an agent before."""
 
     root: Path
+    left: list[StepRecord] = field(default_factory=list)
     _lock: int = -1
 
     @property
@@ -36,6 +38,10 @@ class WorkDir:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def steps(self) -> Path:
+        return self.root / "steps"
 
     @property
     def scratch(self) -> Path:
@@ -67,11 +73,36 @@ class WorkDir:
         # Closing gives the lock up. The file stays: removing it would let two agents lock two files of one name.
         os.close(self._lock)
 
+    def files_of(self, step_run_id: str) -> StepFiles:
+        """Return where a step run is kept."""
+        return StepFiles.below(self.root, step_run_id)
+
     def _clean(self) -> None:
-        """Remove what an earlier agent left: it does not know those step runs any more, and neither do we."""
-        if killed := orphans.kill_stale(self.root / "workspaces"):
-            _log.warning("stale_processes_killed", count=killed)
-        for directory in (self.workspaces, self.logs, self.scratch, self.trash):
-            if directory.exists():
-                remove_tree(directory)
+        """Find the step runs that were left, and remove what belongs to none of them."""
+        for directory in (self.workspaces, self.steps, self.logs, self.scratch, self.trash):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.left = [record for entry in self.steps.iterdir() if (record := _record(self.files_of(entry.name)))]
+        ids = {record.step_run_id for record in self.left}
+        if killed := orphans.kill_stale(self.workspaces, but=ids):
+            _log.warning("stale_processes_killed", count=killed)
+        kept = Workspaces(self.workspaces, self.trash, remove_tree).names | {record.workspace for record in self.left}
+        _remove_others(self.workspaces, kept)
+        _remove_others(self.steps, ids)
+        _remove_others(self.scratch, ids)
+        _remove_others(self.logs, {self.files_of(step_run_id).log.name for step_run_id in ids})
+        _remove_others(self.trash, set())
+
+
+def _record(files: StepFiles) -> StepRecord | None:
+    try:
+        return files.read_record()
+    except DamagedRecordError as error:
+        # Written before anything was started, so there is nothing to go on with.
+        _log.warning("step_record_damaged", reason=str(error))
+        return None
+
+
+def _remove_others(directory: Path, names: set[str]) -> None:
+    for entry in directory.iterdir():
+        if entry.name not in names:
+            remove_tree(entry)

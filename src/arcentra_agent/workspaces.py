@@ -1,5 +1,7 @@
 """The directories that the steps of a job share, from its first step on this agent until the server releases the job."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -22,16 +24,23 @@ class WorkspaceError(ValueError):
 class Workspaces:
     """Which directories exist, for which jobs, and how many steps are in each.
 
-    `remove` is what actually deletes a tree; it is called when the last step has left and every job is released.
+    `remove` is what actually deletes a tree; it is called when the last step has left and every job is released. Which
+    jobs have which directories is kept beside `root`, for the next process of the agent.
     """
 
     def __init__(self, root: Path, trash: Path, remove: Callable[[Path], None]) -> None:
         self._root = root
+        self._list = root.with_suffix(".json")
         self._trash = trash
         self._remove = remove
         self._number = count(1)
-        self._jobs: dict[str, set[str]] = {}
+        self._jobs = {name: jobs for name, jobs in _read_list(self._list).items() if (root / name).is_dir()}
         self._steps: dict[str, int] = {}
+
+    @property
+    def names(self) -> set[str]:
+        """The directories that are kept."""
+        return set(self._jobs)
 
     @property
     def job_ids(self) -> list[str]:
@@ -48,7 +57,10 @@ class Workspaces:
         name = name or job_id
         path = self._root / _checked(name)
         path.mkdir(exist_ok=True)
-        self._jobs.setdefault(name, set()).add(job_id)
+        jobs = self._jobs.setdefault(name, set())
+        if job_id not in jobs:
+            jobs.add(job_id)
+            self._keep_list()
         self._steps[name] = self._steps.get(name, 0) + 1
         return path
 
@@ -62,6 +74,7 @@ class Workspaces:
         """Forget a job that ended; a workspace that no other job needs goes as soon as no step is in it."""
         for name in [name for name, jobs in self._jobs.items() if job_id in jobs]:
             self._jobs[name].discard(job_id)
+            self._keep_list()
             self._clear(name)
 
     def _clear(self, name: str) -> None:
@@ -78,6 +91,22 @@ class Workspaces:
             return
         self._remove(condemned)
 
+    def _keep_list(self) -> None:
+        """Write the list down, whole or not at all; without room for it, jobs end with this process of the agent."""
+        draft = self._list.with_suffix(".new")
+        try:
+            draft.write_text(json.dumps({name: sorted(jobs) for name, jobs in self._jobs.items()}))
+            draft.replace(self._list)
+        except OSError as error:
+            _log.warning("workspaces_not_kept", path=str(self._list), error=str(error))
+
+
+def _read_list(path: Path) -> dict[str, set[str]]:
+    """Return which jobs had which directories; none where that was not kept, as by earlier versions."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        return {name: set(jobs) for name, jobs in json.loads(path.read_bytes()).items()}
+    return {}
+
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
@@ -88,6 +117,9 @@ def _checked(name: str) -> str:
 def remove_tree(path: Path) -> None:
     """Delete a file or directory tree, read-only directories included; what cannot be deleted is logged and stays."""
     try:
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            return
         _open_up(path)
         shutil.rmtree(path)
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import grpc
 from grpc import aio
 
 from arcentra_api.admin.v1 import admin_pb2_grpc
+from arcentra_api.agent.v1 import agent_pb2_grpc
 from arcentra_api.pipeline.v1 import pipeline_pb2_grpc
 from arcentra_api.steprun.v1 import steprun_pb2_grpc
 from arcentra_api.stream.v1 import stream_pb2_grpc
@@ -40,6 +41,7 @@ class Client:
     def __init__(self, channel: aio.Channel, token: str) -> None:
         self.channel = channel
         self.admin = admin_pb2_grpc.AdminServiceStub(channel)
+        self.agents = agent_pb2_grpc.AgentServiceStub(channel)
         self.pipelines = pipeline_pb2_grpc.PipelineServiceStub(channel)
         self.step_runs = steprun_pb2_grpc.StepRunServiceStub(channel)
         self.streams = stream_pb2_grpc.StreamServiceStub(channel)

@@ -8,20 +8,24 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from arcentra_server.config import Config
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from arcentra_server.db.engine import Database
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.new_runs import SelectorIds
+from arcentra_server.db.notify import Hint, Hints
 from arcentra_server.db.run_starter import RunStarter
 from arcentra_server.db.vault import Vault
 from arcentra_server.domain.secret_box import KeyRing
+from arcentra_server.domain.standing import Settings
 from arcentra_server.installation import (
     ADMIN_TOKEN_FILE,
     InstallationError,
@@ -51,10 +55,13 @@ from arcentra_server.services.auth import AuthService
 from arcentra_server.services.concurrency import ConcurrencyService
 from arcentra_server.services.cron import CronService
 from arcentra_server.services.dispatch import DispatchService
+from arcentra_server.services.explain import ExplainService
+from arcentra_server.services.fleet import FleetService
 from arcentra_server.services.hooks import HookService
 from arcentra_server.services.journal import Journal
 from arcentra_server.services.logs import LogService
 from arcentra_server.services.notifier import Notifier
+from arcentra_server.services.orders import OrderService
 from arcentra_server.services.pipelines import PipelineService
 from arcentra_server.services.reaper import Reaper
 from arcentra_server.services.reports import ReportService
@@ -62,10 +69,12 @@ from arcentra_server.services.runs import RunService
 from arcentra_server.services.secrets import SecretService
 from arcentra_server.services.step_runs import StepRunService
 from arcentra_server.services.triggers import TriggerService
+from arcentra_server.services.watchdog import Watchdog
 from arcentra_server.services.webhooks import WebhookService
 from arcentra_server.web.http import HttpServer, make_app
 from arcentra_server.web.webhooks import routes as webhook_routes
 
+WATCHDOG_SECONDS = 30.0
 _log = structlog.get_logger()
 
 
@@ -116,6 +125,16 @@ class _Server:
         self._journal = Journal(database)
         self._bell = WorkBell()
         self._key_bell = WorkBell()
+        self._order_bell = WorkBell()
+        self._hints = Hints(
+            database,
+            {
+                Hint.WORK: (self._bell.ring_for_new_work,),
+                Hint.CHANGE: (self._journal.wake,),
+                Hint.ORDER: (self._order_bell.ring,),
+                Hint.KEYS: (self._key_bell.ring,),
+            },
+        )
         self._auth = AuthService(database, keys.tokens)
         self._vault = Vault(key_ring)
         self._secrets = SecretService(database, key_ring, os.urandom)
@@ -125,16 +144,23 @@ class _Server:
             keys.leases,
             WireForm(),
             self._vault,
-            on_change=(self._bell.ring, self._journal.wake),
-            on_new_work=(self._bell.ring_for_new_work,),
-            on_keys=(self._key_bell.ring,),
+            on_change=(self._bell.ring, self._journal.wake, partial(self._hints.give, Hint.CHANGE)),
+            on_new_work=(self._bell.ring_for_new_work, partial(self._hints.give, Hint.WORK)),
+            on_keys=(self._key_bell.ring, partial(self._hints.give, Hint.KEYS)),
+            on_orders=(partial(self._hints.give, Hint.ORDER),),
         )
-        self._agents = AgentService(store, keys.tokens, lease_seconds=config.agents.lease_seconds)
+        contact = config.agents
+        self._agents = AgentService(
+            store, keys.tokens, lease_seconds=contact.lease_seconds, token_hours=contact.token_hours
+        )
+        self._fleet = FleetService(store)
         self._dispatch = DispatchService(store, self._channels, self._bell)
+        self._watchdog = Watchdog(store, self._metrics.count_repairs)
+        self._orders = OrderService(store, self._channels)
         self._reports = ReportService(store)
         self._logs = LogService(database, self._vault, limit=config.logs.largest_step_mib * 1024 * 1024)
         self._events = AgentEventService(database)
-        self._reaper = Reaper(store, self._channels, lease_seconds=config.agents.lease_seconds)
+        self._reaper = Reaper(store, lease_seconds=config.agents.lease_seconds)
         self._approvals = ApprovalService(store)
         self._concurrency = ConcurrencyService(store, self._key_bell)
         self._selectors = SelectorIds()
@@ -155,15 +181,16 @@ class _Server:
         self._http = self._make_http()
 
     def _make_rpc(self, store: ExecutionStore) -> RpcServer:
-        parts = AgentParts(self._agents, self._dispatch, self._reports, self._channels, self._bell)
+        timing = self._config.agents
+        settings = Settings(int(timing.heartbeat_seconds * 1_000), int(timing.lease_seconds * 1_000))
+        parts = AgentParts(self._agents, self._dispatch, self._reports, self._channels, self._bell, settings)
         runs = RunService(store, self._starter)
         step_runs = StepRunService(store, self._selectors)
-        heartbeat_ms = int(self._config.agents.heartbeat_seconds * 1_000)
         return RpcServer(
             self._auth,
             self._metrics.observe_call,
-            admin=AdminServicer(self._agents, self._secrets, self._hooks),
-            agent=AgentServicer(parts, self._auth, runs, step_runs, heartbeat_ms),
+            admin=AdminServicer(self._fleet, self._secrets, self._hooks, auth=self._auth, channels=self._channels),
+            agent=AgentServicer(parts, self._auth, runs, step_runs),
             gateway=GatewayServicer(self._logs, self._events),
             pipeline=PipelineServicer(
                 PipelineService(self._database),
@@ -173,7 +200,7 @@ class _Server:
                 self._notifier,
                 self._triggers,
             ),
-            step_run=StepRunServicer(step_runs),
+            step_run=StepRunServicer(step_runs, ExplainService(self._database)),
             stream=StreamServicer(parts, self._journal, self._logs),
         )
 
@@ -186,8 +213,12 @@ class _Server:
         """The table of all background loops."""
         return [
             Loop("scheduler", self._schedule, interval=1.0, wait=self._bell.wait),
+            Loop("orders", self._send_orders, interval=1.0, wait=self._order_bell.wait),
+            Loop("hints", self._hints.run_once, interval=1.0, wait=self._hints.wait),
+            Loop("watchdog", self._watchdog.run_once, interval=WATCHDOG_SECONDS),
             Loop("journal", self._journal.run_once, interval=1.0, wait=self._journal.wait),
             Loop("reaper", self._reaper.run_once, interval=1.0),
+            Loop("credentials", self._auth.end_streams, interval=2.0),
             Loop("approvals", self._approvals.expire, interval=1.0),
             Loop("concurrency", self._concurrency.run_once, interval=1.0, wait=self._key_bell.wait),
             Loop("notifier", self._notifier.run_once, interval=1.0),
@@ -201,15 +232,21 @@ class _Server:
         self._metrics.leased.inc(await self._dispatch.run_once())
         self._metrics.agents.set(len(self._channels.connected()))
 
+    async def _send_orders(self) -> None:
+        self._order_bell.answer()
+        await self._orders.run_once()
+
     async def run(self, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
         first_start = await self._bootstrap()
         await self._secrets.check_keys()
         await self._agents.rearm()
+        crashpoint("rearm.after_commit")
         batchers = (self._agents, self._reports, self._logs, self._events)
         async with aclosing(self._notify_processes), asyncio.TaskGroup() as group:
             for batcher in batchers:
                 group.create_task(batcher.run())
             background = [group.create_task(loop.run(), name=loop.name) for loop in self._loops()]
+            background.append(group.create_task(self._hints.listen(), name="listener"))
             if self._embedded is not None:
                 background.append(group.create_task(self._keep_database(self._embedded)))
             grpc, http = await self._listen(group)
@@ -253,7 +290,9 @@ class _Server:
         self._dispatch.close()
         self._journal.close()
         self._logs.end_followers()
+        crashpoint("drain.begun")
         await self._rpc.stop(self._config.grpc.drain_seconds)
+        crashpoint("drain.answered")
         for batcher in batchers:
             batcher.close()
         self._http.should_exit = True

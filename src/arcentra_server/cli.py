@@ -88,7 +88,7 @@ def dev(
     capacity: Annotated[int | None, typer.Option(min=1, max=1_000, help="Step runs at a time of the agent.")] = None,
 ) -> None:
     """Run the server with one local agent."""
-    settings = _load(config, data_dir, database_url, grpc_listen, http_listen)
+    settings = _without_end(_load(config, data_dir, database_url, grpc_listen, http_listen))
 
     async def with_agent(ready: application.Ready) -> None:
         await _announce(ready)
@@ -99,6 +99,13 @@ def dev(
         await run_local_agent(ready.grpc, settings.data_dir / "agent", capacity, make_token)
 
     _run(_serve(settings, with_agent))
+
+
+def _without_end(settings: Config) -> Config:
+    """Let credentials of agents last for ever, unless it is set how long: a computer may be off for days."""
+    if "token_hours" in settings.agents.model_fields_set:
+        return settings
+    return settings.model_copy(update={"agents": settings.agents.model_copy(update={"token_hours": 0.0})})
 
 
 @cli.command("migrate")
@@ -153,6 +160,9 @@ def create_registration_token(
     label: Annotated[list[str] | None, typer.Option(help="A label the server gives: k=v.", metavar="K=V")] = None,
     max_uses: Annotated[int, typer.Option(min=1, help="How many agents may join with it.")] = 1,
     ttl: Annotated[str, typer.Option(help="How long it is good: 24h, 30m.")] = "24h",
+    needs_approval: Annotated[
+        bool, typer.Option("--needs-approval", help="Who joins with it waits for `arcentra agent approve`.")
+    ] = False,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     config: ConfigFile = None,
@@ -163,13 +173,17 @@ def create_registration_token(
         raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
     settings = _load(config, data_dir, database_url)
     labels = {key: value for key, _, value in pairs}
-    print(
-        _run(
-            _issue(
-                settings, TokenKind.REGISTRATION, "registration", Role.AGENT, labels=labels, max_uses=max_uses, ttl=ttl
-            )
-        )
+    work = _issue(
+        settings,
+        TokenKind.REGISTRATION,
+        "registration",
+        Role.AGENT,
+        labels=labels,
+        max_uses=max_uses,
+        ttl=ttl,
+        needs_approval=needs_approval,
     )
+    print(_run(work))
 
 
 @cli.callback(invoke_without_command=True)
@@ -214,6 +228,7 @@ async def _issue(
     labels: dict[str, str] | None = None,
     max_uses: int | None = None,
     ttl: str,
+    needs_approval: bool = False,
 ) -> str:
     try:
         lifetime = timedelta(milliseconds=parse_duration(ttl))
@@ -224,7 +239,9 @@ async def _issue(
         async with Database(dsn, pool_size=4) as database:
             keys = await installation.load_keys(database)
             auth = AuthService(database, keys.tokens)
-            return await auth.issue(kind, name, role, labels=labels, max_uses=max_uses, ttl=lifetime)
+            return await auth.issue(
+                kind, name, role, labels=labels, max_uses=max_uses, ttl=lifetime, needs_approval=needs_approval
+            )
 
     dsn = _external_or_running(settings)
     if dsn is not None:

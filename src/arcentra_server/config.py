@@ -94,11 +94,19 @@ class DatabaseConfig(BaseModel):
 
 
 class AgentsConfig(BaseModel):
-    """How agents are kept in touch with."""
+    """How agents are kept in touch with. Their credentials are good for `token_hours`, 0 for ever."""
 
     model_config = _STRICT
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=300)
     lease_seconds: float = Field(default=30.0, ge=1, le=3_600)
+    token_hours: float = Field(default=24.0, ge=0, le=24 * 3_650)
+
+    @field_validator("token_hours")
+    @classmethod
+    def _time_to_rotate(cls, token_hours: float) -> float:
+        if 0 < token_hours < 1:
+            raise ValueError("token_hours must be at least 1, or 0 for credentials without an end")
+        return token_hours
 
     @model_validator(mode="after")
     def _two_heartbeats_a_lease(self) -> Self:

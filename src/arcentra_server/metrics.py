@@ -18,7 +18,17 @@ class Metrics:
         )
         self._children: dict[tuple[str, str], Counter] = {}
         self.agents = Gauge("arcentra_agents_connected", "Agents that hold a push channel.", registry=self.registry)
+        self._repairs = Counter(
+            "arcentra_repairs_total",
+            "Rows that did not fit together and were put right, by rule: none is right.",
+            ["rule"],
+            registry=self.registry,
+        )
         self.leased = Counter("arcentra_step_runs_leased_total", "Step runs leased to agents.", registry=self.registry)
+
+    def count_repairs(self, rule: str, count: int) -> None:
+        """Count what the watchdog has put right."""
+        self._repairs.labels(rule).inc(count)
 
     def observe_call(self, method: str, code: str) -> None:
         """Count one call."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 
+from arcentra_agent import orphans
 from arcentra_api.agent.v1 import agent_pb2
 from tests.support.fake_control_plane import REGISTRATION_TOKEN, FakeControlPlane, FakeStep
 
@@ -36,6 +37,8 @@ class AgentProcess:
     """`arcentra-agent run` as a process of its own."""
 
     def __init__(self, plane: FakeControlPlane, work_dir: Path, *options: str, token: str = REGISTRATION_TOKEN) -> None:
+        self._plane = plane
+        self.work_dir = work_dir
         self._options = ("--server", plane.address, "--work-dir", str(work_dir), "--capacity", "4", *options)
         self._token = token
         self._errors = work_dir.with_name(f"{work_dir.name}-{next(_numbers)}.log")
@@ -50,13 +53,24 @@ class AgentProcess:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ARCENTRA_")}
         if self._token:
             environ["ARCENTRA_AGENT_REGISTRATION_TOKEN"] = self._token
-        with self._errors.open("wb") as errors:
+        with self._errors.open("ab") as errors:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "arcentra_agent", "run", *self._options),
                 env=environ,
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=errors,
             )
+
+    async def start_again(self) -> None:
+        """Start the next process on the same work directory; the first heartbeat that is kept is its first."""
+        self._plane.heartbeats.clear()
+        await self.start()
+        await _connected(self._plane, self)
+
+    async def kill(self) -> None:
+        """Kill the agent alone; what its steps run goes on."""
+        self.signal(signal.SIGKILL)
+        await self.ended()
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -72,11 +86,20 @@ class AgentProcess:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+        for pid in host_pids(self.work_dir):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        orphans.kill_stale(self.work_dir / "workspaces")
+
+
+def host_pids(work_dir: Path) -> list[int]:
+    """Return the processes that the steps of an agent run under; those of steps that are not forgotten."""
+    return [int(file.read_text()) for file in work_dir.glob("steps/*/pid")]
 
 
 @contextlib.asynccontextmanager
 async def running_agent(plane: FakeControlPlane, work_dir: Path, *options: str) -> AsyncIterator[AgentProcess]:
-    """An agent that is connected, and gone afterwards."""
+    """An agent that is connected, and gone afterwards, with its steps."""
     agent = AgentProcess(plane, work_dir, *options)
     await agent.start()
     try:

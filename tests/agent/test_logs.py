@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arcentra_agent.logs.cursor import Chunk, LogCursor
-from arcentra_agent.logs.spool import Spool
+from arcentra_agent.logs.journal import CursorJournal
+from arcentra_agent.logs.log_file import LogFile
+from arcentra_agent.logs.spool import Spool, is_disk_full
 from arcentra_agent.secret_values import SecretValues
 
 
@@ -74,6 +76,68 @@ def test_resending_what_is_not_acknowledged_reaches_the_source(data: st.DataObje
     assert bytes(server) == source
 
 
+def _kept(path: Path, cursor: LogCursor) -> CursorJournal:
+    path.touch()
+    journal = CursorJournal(path)
+    journal.keep(cursor)
+    return journal
+
+
+def test_a_cursor_is_restored_as_it_was_kept(tmp_path: Path) -> None:
+    cursor = LogCursor(chunk_bytes=10)
+    cursor.settle(cursor.next_chunks(25, 10)[:1], {})
+    journal = _kept(tmp_path / "cursor", cursor)
+    cursor.settle(cursor.next_chunks(30, 10)[:1], {})
+    journal.keep(cursor)
+    again = CursorJournal(tmp_path / "cursor")
+    restored = again.restore()
+    assert restored.stored_bytes == 20
+    assert restored.next_chunks(31, 10) == [Chunk(3, 20, 5), Chunk(4, 25, 5), Chunk(5, 30, 1)]
+    again.keep(restored)
+    assert CursorJournal(tmp_path / "cursor").restore().next_chunks(40, 3) == restored.next_chunks(40, 3)
+
+
+def test_a_cursor_whose_last_line_was_cut_off_is_restored_without_it(tmp_path: Path) -> None:
+    path, cursor = tmp_path / "cursor", LogCursor(chunk_bytes=10)
+    cursor.next_chunks(20, 10)
+    _kept(path, cursor)
+    path.write_bytes(path.read_bytes() + b"cut 1")
+    journal = CursorJournal(path)
+    restored = journal.restore()
+    restored.next_chunks(27, 10)
+    journal.keep(restored)
+    assert CursorJournal(path).restore().next_chunks(27, 10) == [Chunk(1, 0, 10), Chunk(2, 10, 10), Chunk(3, 20, 7)]
+
+
+@pytest.mark.parametrize("content", [None, b"cut x\n", b"cut\n", b"\n"])
+def test_a_cursor_that_is_not_known_sends_nothing(tmp_path: Path, content: bytes | None) -> None:
+    """A log with a hole would be worse than one that ends."""
+    if content is not None:
+        (tmp_path / "cursor").write_bytes(content)
+    cursor = CursorJournal(tmp_path / "cursor").restore()
+    assert cursor.given_up
+    assert cursor.is_settled(100)
+
+
+def test_a_journal_that_cannot_be_written_is_not_left_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "cursor"
+    path.symlink_to("/dev/full")
+    cursor = LogCursor()
+    cursor.next_chunks(10, 1)
+    CursorJournal(path).keep(cursor)
+    assert not path.is_symlink()
+    assert CursorJournal(path).restore().given_up
+
+
+def test_a_log_file_grows_until_it_has_ended(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "log")
+    assert file.size == 0
+    file.path.write_bytes(b"12345")
+    assert file.size == 5
+    file.end(4)
+    assert file.size == 4
+
+
 def _unexpected(error: OSError) -> None:
     raise AssertionError(f"the log could not be written: {error}")
 
@@ -135,3 +199,28 @@ async def test_a_disk_that_is_full_is_told_once_and_output_goes_on(tmp_path: Pat
     await spool.close()
     assert errors.qsize() == 1
     assert spool.size == 0
+
+
+async def test_a_spool_stays_within_the_limit_of_all_logs(tmp_path: Path) -> None:
+    errors: asyncio.Queue[OSError] = asyncio.Queue()
+    (tmp_path / "other").write_bytes(bytes(600_000))
+    spool = Spool(tmp_path / "log", errors.put_nowait, limit=1_000_000)
+    for _ in range(100):
+        await asyncio.to_thread(os.write, spool.writer, bytes(50_000))
+    error = await errors.get()
+    await spool.close()
+    assert is_disk_full(error)
+    assert "--spool-limit of 1000000 bytes" in str(error)
+    assert spool.size == (tmp_path / "log").stat().st_size
+    assert 400_000 <= spool.size < 900_000
+
+
+async def test_a_spool_grows_again_when_other_logs_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(bytes(999_000))
+    spool = Spool(tmp_path / "log", _unexpected, limit=1_000_000)
+    os.write(spool.writer, b"first")
+    (tmp_path / "other").unlink()
+    for _ in range(18):
+        await asyncio.to_thread(os.write, spool.writer, bytes(50_000))
+    await spool.close()
+    assert spool.size == 900_005

@@ -10,10 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arcentra_agent.channel import Backoff
-from arcentra_agent.config import ConfigError, check_server, parse_labels
+from arcentra_agent.config import (
+    ConfigError,
+    check_listen,
+    check_server,
+    parse_labels,
+    parse_size,
+    parse_words,
+    read_labels,
+)
 from arcentra_agent.credentials import Credential, CredentialError, load_credential, save_credential
 from arcentra_agent.durations import parse_duration
 from arcentra_agent.environment import BadEnvironmentError, base_environment, step_environment
+from arcentra_agent.execution import spec_of
 from arcentra_api.agent.v1 import agent_pb2
 
 
@@ -95,7 +104,7 @@ def test_what_comes_later_wins_and_the_agents_facts_come_last() -> None:
         env={"A": "env", "B": "env", "CI": "no"},
         secrets={"B": "secret"},
     )
-    env = step_environment({"A": "base", "PATH": "/bin"}, run, Path("/w"), Path("/s/output"))
+    env = step_environment({"A": "base", "PATH": "/bin"}, spec_of(run), Path("/w"), Path("/s/output"))
     assert env["A"] == "env"
     assert env["B"] == "secret"
     assert env["CI"] == env["ARCENTRA"] == "true"
@@ -111,7 +120,7 @@ def test_what_comes_later_wins_and_the_agents_facts_come_last() -> None:
 )
 def test_what_no_process_can_have_in_its_environment(name: str, value: str) -> None:
     with pytest.raises(BadEnvironmentError, match="env:"):
-        step_environment({}, agent_pb2.StepRun(env={name: value}), Path("/w"), Path("/s/output"))
+        step_environment({}, spec_of(agent_pb2.StepRun(env={name: value})), Path("/w"), Path("/s/output"))
 
 
 def test_a_credential_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
@@ -146,8 +155,54 @@ def test_waiting_grows_to_a_limit_and_starts_again() -> None:
 def test_the_longest_variable_a_process_can_have() -> None:
     """The kernel takes 128 KiB with name, `=` and the zero at the end: one byte more was refused above."""
     run = agent_pb2.StepRun(env={"A": "x" * (131_072 - 3)})
-    env = step_environment({"PATH": os.environ["PATH"]}, run, Path("/w"), Path("/s/output"))
+    env = step_environment({"PATH": os.environ["PATH"]}, spec_of(run), Path("/w"), Path("/s/output"))
     assert subprocess.run(["true"], env=env, check=True).returncode == 0
     longer = agent_pb2.StepRun(env={"A": "x" * (131_072 - 2)})
     with pytest.raises(BadEnvironmentError, match="env: the value of A is longer than 128 KiB"):
-        step_environment({}, longer, Path("/w"), Path("/s/output"))
+        step_environment({}, spec_of(longer), Path("/w"), Path("/s/output"))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("17", 17), ("17B", 17), ("4k", 4096), ("512MiB", 512 << 20), ("10 GiB", 10 << 30), ("1T", 1 << 40)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5G", "G", "1Gb", "1iB", "many"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--spool-limit: expected a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("", None), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:9191", ("::1", 9191)), ("localhost:80", ("localhost", 80))],
+)
+def test_addresses_to_listen_on(text: str, address: tuple[str, int] | None) -> None:
+    assert check_listen(text) == address
+
+
+@pytest.mark.parametrize("text", ["9191", ":9191", "localhost", "localhost:x", "localhost:70000"])
+def test_addresses_to_listen_on_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="--health-listen: expected HOST:PORT"):
+        check_listen(text)
+
+
+def test_command_lines() -> None:
+    assert parse_words("podman --root '/a b'", "--x") == ("podman", "--root", "/a b")
+    with pytest.raises(ConfigError, match="--x: not a command line"):
+        parse_words("podman '", "--x")
+
+
+def test_labels_of_a_file_win_and_are_named_by_it(tmp_path: Path) -> None:
+    file = tmp_path / "labels"
+    assert read_labels("a=1", None) == {"a": "1"}
+    with pytest.raises(ConfigError, match="--labels-file: cannot read"):
+        read_labels("a=1", file)
+    file.write_text("# a comment\n\n a=2 \n!gpu=nvidia, or so\n")
+    assert read_labels("a=1,b=3", file) == {"a": "2", "b": "3", "!gpu": "nvidia, or so"}
+    file.write_text("a=1\na=2\n")
+    with pytest.raises(ConfigError, match=f"{file}: 'a' is given twice"):
+        read_labels("", file)

@@ -1,6 +1,8 @@
 """The agent as a process, against a control plane that the test plays."""
 
+import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,6 @@ async def test_a_new_lease_replaces_one_that_was_never_accepted(plane: FakeContr
     ("fields", "status", "reason", "code", "words"),
     [
         ({"uses": "teleport"}, "FAILED", "plugin_missing", 127, "no plugin 'teleport'"),
-        ({"args": {"script": "true"}, "image": "alpine"}, "FAILED", "plugin_missing", 127, "container images"),
         ({"args": {"script": "exit 3"}}, "FAILED", "script", 3, "exit code 3"),
         ({"args": {"script": "kill -9 $$"}}, "FAILED", "script", 137, "signal 9"),
         ({"args": {"script": 5}}, "FAILED", "validation", 2, "args.script: expected a text, got the number 5"),
@@ -250,7 +251,7 @@ async def test_a_drained_agent_finishes_what_it_has_and_takes_nothing_new(
         step = plane.dispatch("step-1", args=script(f"read line < {gate.path}", "echo last words"))
         await plane.until(lambda: step.is_running)
         agent.signal(signal.SIGTERM)
-        await plane.heartbeat(lambda beat: beat.status == agent_pb2.AGENT_STATUS_BUSY)
+        await plane.heartbeat(lambda beat: beat.draining and beat.status == agent_pb2.AGENT_STATUS_DRAINING)
         refused = plane.dispatch("step-2", args=script("true"))
         await plane.until(lambda: refused.acks)
         await gate.open()
@@ -277,7 +278,7 @@ async def test_a_second_signal_kills_at_once(plane: FakeControlPlane, tmp_path: 
         plane.dispatch("step-1", args=script("trap '' TERM", f"echo $$ > {gate.path}", "sleep 1000"))
         pid = int(await gate.passed())
         agent.signal(signal.SIGTERM)
-        await plane.heartbeat(lambda beat: beat.status == agent_pb2.AGENT_STATUS_BUSY)
+        await plane.heartbeat(lambda beat: beat.draining)
         agent.signal(signal.SIGTERM)
         code, _ = await agent.ended()
     assert code == 1
@@ -340,15 +341,33 @@ async def test_one_agent_a_work_directory(plane: FakeControlPlane, tmp_path: Pat
     assert "another agent runs on" in errors
 
 
-async def test_what_a_killed_agent_left_is_gone_after_the_next_start(plane: FakeControlPlane, tmp_path: Path) -> None:
-    gate = Gate(tmp_path / "gate")
-    async with running_agent(plane, tmp_path / "work") as agent:
-        plane.dispatch("step-1", args=script(f"echo $$ > {gate.path}", "exec sleep 1000"))
-        pid = int(await gate.passed())
-        agent.signal(signal.SIGKILL)
-        await agent.ended()
-    plane.heartbeats.clear()
-    async with running_agent(plane, tmp_path / "work"):
-        assert not is_alive(pid)
+async def test_what_belongs_to_no_step_is_gone_after_the_next_start(plane: FakeControlPlane, tmp_path: Path) -> None:
+    """As an agent of an earlier version leaves it, which kept logs and workspaces and forgot whose they were."""
+    work_dir, ready, never = tmp_path / "work", Gate(tmp_path / "ready"), Gate(tmp_path / "never")
+    for name in ("workspaces/job-9", "scratch/step-9", "logs", "trash/workspace-1", "steps/step-9"):
+        (work_dir / name).mkdir(parents=True)
+    (work_dir / "logs" / "step-9.log").write_text("not known to anybody\n")
+    env = {"PATH": os.environ["PATH"], "ARCENTRA_WORKSPACE": f"{work_dir}/workspaces/job-9"}
+    stray = await asyncio.create_subprocess_exec(
+        "sh", "-c", f"echo > {ready.path}; read line < {never.path}", env=env, start_new_session=True
+    )
+    await ready.passed()
+    async with running_agent(plane, work_dir):
+        assert await stray.wait() == -signal.SIGKILL
         assert list(plane.heartbeats[0].running_step_run_ids) == []
-    assert not list((tmp_path / "work" / "workspaces").iterdir())
+        assert list(plane.heartbeats[0].workspace_job_ids) == []
+    for name in ("workspaces", "scratch", "logs", "trash", "steps"):
+        assert not list((work_dir / name).iterdir()), name
+
+
+async def test_a_step_that_logs_more_than_the_agent_may_keep_fails(plane: FakeControlPlane, tmp_path: Path) -> None:
+    async with running_agent(plane, tmp_path / "work", "--spool-limit", "256KiB"):
+        step = plane.dispatch("step-1", args=script("yes | head -c 50000000"))
+        await plane.until(lambda: step.end)
+        # What is told and forgotten takes no room any more.
+        later = plane.dispatch("step-2", args=script("head -c 100000 /dev/zero"))
+        await plane.until(lambda: later.end)
+    assert (end_of(step).failure_reason, end_of(step).exit_code) == ("disk_full", 1)
+    assert "--spool-limit of 262144 bytes" in end_of(step).error_message
+    assert end_of(step).log_size == len(step.log) < 2 << 20
+    assert later.statuses == ["RUNNING", "SUCCESS"]

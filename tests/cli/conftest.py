@@ -67,6 +67,13 @@ async def read_until(process: asyncio.subprocess.Process, text: str) -> str:
     return read
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each command is a process of its own, which takes half a second to start."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cli" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 async def fake() -> AsyncIterator[FakePipelineServer]:
     server = FakePipelineServer()

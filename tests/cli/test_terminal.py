@@ -16,7 +16,7 @@ from arcentra_cli.errors import CliError
 from arcentra_cli.follow.screen import prefixed, said
 from arcentra_cli.follow.story import Say
 from arcentra_cli.output import serialise
-from arcentra_cli.render import approvals, definition, notifications, order, secrets, tables, triggers
+from arcentra_cli.render import agents, approvals, definition, explain, notifications, order, secrets, tables, triggers
 from arcentra_cli.render.parts import plain
 from arcentra_cli.render.run import run_report
 from arcentra_cli.terminal import one_line, visible, without_escapes
@@ -53,6 +53,14 @@ def hostile_run() -> pipeline_pb2.PipelineRunDetail:
     return run
 
 
+def hostile_explanation() -> steprun_pb2.ExplainStepRunResponse:
+    reply = steprun_pb2.ExplainStepRunResponse(summary=HOSTILE, conditions=[HOSTILE])
+    for _ in range(2):
+        reply.blockers.add(kind=HOSTILE, detail=HOSTILE)
+    reply.agents.add(name=HOSTILE).obstacles.add(detail=HOSTILE)
+    return reply
+
+
 def shown_tables() -> list[RenderableType]:
     text, pipeline = HOSTILE, pipeline_pb2.PipelineDetail(name=HOSTILE, namespace=HOSTILE, description=HOSTILE)
     pipeline.variables[text] = text
@@ -72,7 +80,9 @@ def shown_tables() -> list[RenderableType]:
     return [
         tables.runs(pipeline_pb2.ListPipelineRunsResponse(runs=[run]), NOW),
         tables.pipelines(pipeline_pb2.ListPipelinesResponse(pipelines=[pipeline])),
-        tables.agents(admin_pb2.ListAgentsResponse(agents=[agent]), NOW),
+        agents.agents(admin_pb2.ListAgentsResponse(agents=[agent]), NOW),
+        agents.agent(agent, NOW),
+        explain.explanation(hostile_explanation(), NOW),
         tables.step_run(step, NOW),
         tables.whoami(admin_pb2.WhoAmIResponse(name=text), text, text),
         run_report(run, {}, NOW),

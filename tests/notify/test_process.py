@@ -19,6 +19,8 @@ from tests.notify.conftest import Start
 from tests.support.hook_server import HookServer, hook_server, mail_server
 from tests.support.processes import until
 
+pytestmark = pytest.mark.slow
+
 NOT_ALLOWED = "destination not allowed"
 LOCAL = NotifySettings(allow=("127.0.0.0/8", "::1"), seconds=2)
 

@@ -1,15 +1,18 @@
 """Agents join, are heard of, and leave."""
 
 import asyncio
+import os
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from arcentra_server.domain.errors import NotFound, Unauthenticated
+from arcentra_server.domain.execution import CancelCommand
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.domain.states import AgentStatus, RunStatus, StepStatus
-from arcentra_server.services.agents import AgentFacts
+from arcentra_server.domain.token_maker import TokenMaker
+from arcentra_server.services.agents import AgentFacts, AgentService
 from tests.support.world import World, step_name
 
 UNKNOWN = UUID(int=7)
@@ -28,10 +31,10 @@ async def test_agent_joins_and_comes_back(world: World) -> None:
     assert (caller.agent_id, caller.role, caller.name) == (joined.agent_id, Role.AGENT, "x")
     again = await world.server.agents.register_again(joined.agent_id, joined.token, AgentFacts("x2", capacity=2))
     assert (again.agent_id, again.token) == (joined.agent_id, joined.token)
-    [row] = await world.server.agents.list_all()
+    [row] = await world.server.fleet.list_all()
     assert (row.name, row.capacity, row.labels, row.status) == ("x2", 2, {"pool": "a"}, AgentStatus.OFFLINE)
     nameless = await world.server.agents.register(await _token(world), AgentFacts(""))
-    assert [row.name.startswith("agent-") for row in await world.server.agents.list_all()] == [True, False]
+    assert [row.name.startswith("agent-") for row in await world.server.fleet.list_all()] == [True, False]
     assert nameless.agent_id != joined.agent_id
     with pytest.raises(NotFound):
         await world.server.agents.register_again(UNKNOWN, "", facts)
@@ -43,7 +46,7 @@ async def test_registration_token_is_used_up(world: World) -> None:
     for bad in (once, once[:-3] + "abc", "arc_reg_unknown_secret", "nothing", ""):
         with pytest.raises(Unauthenticated, match=r"^invalid registration token$"):
             await world.server.agents.register(bad, AgentFacts("y"))
-    assert len(await world.server.agents.list_all()) == 1
+    assert len(await world.server.fleet.list_all()) == 1
 
 
 async def test_registration_token_expires_and_is_revoked(world: World) -> None:
@@ -64,7 +67,7 @@ async def test_uses_are_counted_exactly_when_many_register_at_once(world: World)
     )
     refused = [error for error in done if isinstance(error, BaseException)]
     assert (len(done) - len(refused), {type(error) for error in refused}) == (3, {Unauthenticated})
-    assert len(await world.server.agents.list_all()) == 3
+    assert len(await world.server.fleet.list_all()) == 3
 
 
 async def test_heartbeats_tell_what_an_agent_is_doing(world: World) -> None:
@@ -73,7 +76,7 @@ async def test_heartbeats_tell_what_an_agent_is_doing(world: World) -> None:
 
     async def heard() -> AgentStatus:
         await world.server.agents.heartbeat(agent)
-        [row] = await world.server.agents.list_all()
+        [row] = await world.server.fleet.list_all()
         return row.status
 
     assert await heard() is AgentStatus.IDLE
@@ -100,10 +103,24 @@ async def test_heartbeats_of_many_agents_and_of_none(world: World) -> None:
 async def test_heartbeat_that_cannot_be_stored_fails_alone(world: World) -> None:
     agents = [await world.agent(f"x{number}", online=False) for number in range(3)]
     capacities = (2, 0, 3)
-    beats = [world.server.agents.heartbeat(*pair) for pair in zip(agents, capacities, strict=True)]
+    beats = [world.server.agents.heartbeat(*pair, {"n": "1"}) for pair in zip(agents, capacities, strict=True)]
     done = await asyncio.gather(*beats, return_exceptions=True)
     assert [isinstance(answer, Exception) for answer in done] == [False, True, False]
-    assert [row.capacity for row in await world.server.agents.list_all()] == [2, 1, 3]
+    rows = await world.server.fleet.list_all()
+    assert [(row.capacity, row.metrics) for row in rows] == [(2, {"n": "1"}), (1, {}), (3, {"n": "1"})]
+
+
+async def test_heartbeats_of_one_agent_that_come_together_are_one(world: World) -> None:
+    agent = await world.agent("x")
+    await asyncio.gather(
+        world.server.agents.heartbeat(agent, 3, {"cpu": "1"}, draining=True),
+        world.server.agents.heartbeat(agent),
+        world.server.agents.heartbeat(agent, None, {"cpu": "2"}),
+    )
+    row = await world.server.fleet.get(agent)
+    assert (row.capacity, row.metrics, row.draining) == (3, {"cpu": "2"}, True)
+    await world.server.agents.heartbeat(agent, draining=False)
+    assert not (await world.server.fleet.get(agent)).draining
 
 
 async def test_server_start_gives_every_agent_a_full_lease(world: World) -> None:
@@ -117,11 +134,126 @@ async def test_server_start_gives_every_agent_a_full_lease(world: World) -> None
     assert await world.value("SELECT status FROM agents WHERE name = 'x'") == "IDLE"
 
 
+async def test_server_that_starts_again_and_again_waits_for_a_silent_agent_once(world: World) -> None:
+    agent = await world.agent("x")
+    assert [await world.server.agents.rearm() for _ in range(2)] == [1, 0]
+    await world.sql("UPDATE agents SET lease_until = clock_timestamp() - interval '1 s'")
+    assert await world.server.agents.rearm() == 0
+    await world.server.reaper.run_once()
+    assert (await world.server.fleet.get(agent)).status is AgentStatus.OFFLINE
+    await world.server.agents.heartbeat(agent)
+    assert await world.server.agents.rearm() == 1
+
+
 async def test_metrics_are_kept(world: World) -> None:
     agent = await world.agent("x")
-    await world.server.agents.record_metrics(agent, {"cpu": "5"})
-    [row] = await world.server.agents.list_all()
+    await world.server.agents.heartbeat(agent, None, {"cpu": "5"})
+    [row] = await world.server.fleet.list_all()
     assert row.metrics == {"cpu": "5"}
+
+
+# Credentials
+
+
+async def _joined(world: World) -> tuple[UUID, str]:
+    joined = await world.server.agents.register(await _token(world), AgentFacts("x"))
+    return joined.agent_id, (await world.server.auth.authenticate(joined.token, "peer")).token_id
+
+
+async def test_credential_of_an_agent_ends_and_is_to_be_rotated_at_half_time(world: World) -> None:
+    joined = await world.server.agents.register(await _token(world), AgentFacts("x"))
+    agent, token_id = joined.agent_id, (await world.server.auth.authenticate(joined.token, "peer")).token_id
+    assert joined.expires_at is not None
+    left = await world.value("SELECT $1::timestamptz - clock_timestamp()", joined.expires_at)
+    assert timedelta(hours=23) < left < timedelta(hours=25)
+    again = await world.server.agents.register_again(agent, joined.token, AgentFacts("x"))
+    assert again.expires_at == joined.expires_at
+    rotate_in = (await world.server.agents.admit(agent, token_id)).rotate_in
+    assert rotate_in is not None
+    assert 11 * 3_600 < rotate_in < 13 * 3_600
+    older = (
+        "UPDATE tokens SET created_at = created_at - $2::interval, expires_at = expires_at - $2::interval WHERE id = $1"
+    )
+    await world.sql(older, token_id, timedelta(hours=13))
+    rotate_in = (await world.server.agents.admit(agent, token_id)).rotate_in
+    assert rotate_in is not None
+    assert rotate_in < 0
+    await world.sql(older, token_id, timedelta(hours=12))
+    world.server.auth.forget_agent(agent)
+    with pytest.raises(Unauthenticated):
+        await world.server.auth.authenticate(joined.token, "peer")
+
+
+async def test_rotated_credential_is_good_and_the_one_before_for_ten_minutes(world: World) -> None:
+    agent, token_id = await _joined(world)
+    rotated = await world.server.agents.rotate_credential(agent, token_id)
+    caller = await world.server.auth.authenticate(rotated.token, "peer")
+    assert (caller.agent_id, caller.role, caller.name) == (agent, Role.AGENT, "x")
+    left = await world.value("SELECT $1::timestamptz - clock_timestamp()", rotated.old_expires_at)
+    assert timedelta(minutes=9) < left <= timedelta(minutes=10)
+    assert rotated.expires_at is not None
+    # The old one is good still, for who did not get the answer; rotated again it ends no later.
+    rotate_in = (await world.server.agents.admit(agent, token_id)).rotate_in
+    again = await world.server.agents.rotate_credential(agent, token_id)
+    assert again.old_expires_at <= rotated.old_expires_at
+    assert again.token != rotated.token
+    assert rotate_in is not None
+    assert rotate_in < 600
+    assert (await world.server.agents.admit(agent, caller.token_id)).rotate_in is not None
+
+
+async def test_credentials_that_ended_long_ago_are_forgotten(world: World) -> None:
+    agent, token_id = await _joined(world)
+    _, other = await _joined(world)
+    first = await world.server.agents.rotate_credential(agent, token_id)
+    await world.sql(
+        "UPDATE tokens SET expires_at = clock_timestamp() - interval '25 h' WHERE id = ANY($1)", [token_id, other]
+    )
+    caller = await world.server.auth.authenticate(first.token, "peer")
+    await world.server.agents.rotate_credential(agent, caller.token_id)
+    assert await world.value("SELECT count(*) FROM tokens WHERE agent_id = $1", agent) == 2
+    assert await world.value("SELECT count(*) FROM tokens WHERE id = $1", other) == 1
+
+
+async def test_only_an_own_credential_that_was_not_revoked_is_rotated(world: World) -> None:
+    (agent, token_id), (_, of_another) = await _joined(world), await _joined(world)
+    with pytest.raises(Unauthenticated):
+        await world.server.agents.rotate_credential(agent, of_another)
+    await world.server.agents.unregister(agent, "")
+    with pytest.raises(Unauthenticated, match=r"^credential revoked$"):
+        await world.server.agents.rotate_credential(agent, token_id)
+
+
+async def test_credential_without_an_end_is_rotated_where_credentials_end(world: World) -> None:
+    agent, token_id = await _joined(world)
+    await world.sql("UPDATE tokens SET expires_at = NULL WHERE id = $1", token_id)
+    assert (await world.server.agents.admit(agent, token_id)).rotate_in == 0
+    endless = AgentService(world.server.store, TokenMaker(b"k" * 32, os.urandom), lease_seconds=30, token_hours=0)
+    assert (await endless.admit(agent, token_id)).rotate_in is None
+    rotated = await endless.rotate_credential(agent, token_id)
+    assert rotated.expires_at is None
+    assert (await endless.register(await _token(world), AgentFacts("y"))).expires_at is None
+
+
+# An agent that holds no channel
+
+
+async def test_agent_without_a_channel_is_told_what_to_cancel(world: World) -> None:
+    (agent, token_id), (idle, idle_token) = await _joined(world), await _joined(world)
+    await world.server.agents.heartbeat(agent, 3)
+    runs = [await world.start(".") for _ in range(3)]
+    dispatches = await world.server.dispatch.fetch(agent, 3, 0)
+    for dispatch in dispatches[:2]:
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    wanted = dispatches[0].step_run_id
+    await world.server.steps.cancel(wanted, "not wanted")
+    for _ in range(2):  # until it obeys
+        _, cancels = await world.server.agents.brief_without_channel(agent, token_id)
+        assert cancels == [CancelCommand(agent, wanted, "not wanted")]
+    assert (await world.server.agents.brief_without_channel(idle, idle_token))[1] == []
+    await world.end(dispatches[0], StepStatus.CANCELLED)
+    assert (await world.server.agents.brief_without_channel(agent, token_id))[1] == []
+    assert sorted([await run.states() for run in runs]) == ["C", "Q", "R"]
 
 
 # An agent leaves
@@ -144,7 +276,7 @@ async def test_agent_that_leaves_loses_its_steps_and_its_token(world: World) -> 
         "agent left: maintenance",
     )
     assert (await world.server.steps.get(waiting.step_run_id)).status is StepStatus.QUEUED
-    assert await world.server.agents.list_all() == []
+    assert await world.server.fleet.list_all() == []
     with pytest.raises(Unauthenticated):
         await world.server.auth.authenticate(joined.token, "peer")
     with pytest.raises(NotFound):

@@ -1,7 +1,9 @@
 """Credentials: who they belong to, what is refused, and how often a peer may guess."""
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -91,6 +93,38 @@ async def test_token_of_an_agent_ends_with_it(world: World, clock: Clock) -> Non
     await world.server.agents.unregister(joined.agent_id, "")
     clock.now += 5.1
     await _refused(world, joined.token, "peer")
+
+
+async def test_streams_end_with_their_credential(world: World) -> None:
+    ended: list[tuple[str, str]] = []
+    kept, revoked, expired = [await _user(world, timedelta(hours=1)) for _ in range(3)]
+    token = await world.server.auth.issue(TokenKind.REGISTRATION, "join", Role.AGENT)
+    joined = await world.server.agents.register(token, AgentFacts("x"))
+    with ExitStack() as open_streams:
+        for name, text in (("kept", kept), ("revoked", revoked), ("expired", expired), ("agent", joined.token)):
+            caller = await world.server.auth.authenticate(text, "peer")
+            for _ in range(2):
+                end = partial(lambda name, why: ended.append((name, why)), name)
+                open_streams.enter_context(world.server.auth.watch(caller.token_id, end))
+        await world.server.auth.end_streams()
+        assert ended == []
+        await world.sql("UPDATE tokens SET revoked_at = clock_timestamp() WHERE id = $1", revoked.split("_")[2])
+        await world.sql(
+            "UPDATE tokens SET expires_at = clock_timestamp() - interval '1 s' WHERE id = $1", expired.split("_")[2]
+        )
+        await world.server.agents.unregister(joined.agent_id, "")
+        await world.server.auth.end_streams()
+    assert sorted(set(ended)) == [
+        ("agent", "credential revoked"),
+        ("expired", "credential expired"),
+        ("revoked", "credential revoked"),
+    ]
+    assert len(ended) == 6
+    for text in (revoked, expired, joined.token):
+        assert world.server.auth.cached(text) is None  # none opens another one meanwhile
+    assert world.server.auth.cached(kept) is not None
+    await world.server.auth.end_streams()
+    assert len(ended) == 6
 
 
 async def test_peer_that_guesses_is_slowed_down_and_others_are_not(world: World, clock: Clock) -> None:

@@ -70,7 +70,8 @@ async def test_leases_use_up_the_slots_of_an_agent(world: World) -> None:
 
 async def test_oldest_run_comes_first_and_the_freest_agent_takes_it(world: World) -> None:
     small, large = await world.agent("x", 1), await world.agent("y", 3)
-    runs = [await world.start(". .") for _ in range(3)]
+    pipeline = await world.pipeline(". .")
+    runs = [await world.trigger(pipeline) for _ in range(3)]
     assert await world.server.schedule() == 4
     assert [len(world.take(agent)) for agent in (small, large)] == [1, 3]
     assert [(await run.step("a1")).leased for run in runs] == [True, True, False]
@@ -302,6 +303,15 @@ async def test_workspace_of_an_earlier_attempt_may_go(world: World) -> None:
     running = [dispatch.step_run_id for dispatch in leased[1:]]
     news = await world.server.dispatch.catch_up(agent, running, [job], names_steps=True)
     assert news.released == [job]
+
+
+async def test_workspaces_of_jobs_that_end_elsewhere_may_go_while_the_agent_stays(world: World) -> None:
+    agent, leased = await _three_leased(world)
+    jobs = [(await world.server.steps.get(dispatch.step_run_id)).job_id for dispatch in leased]
+    for dispatch in leased[:2]:
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    await world.end(leased[0], StepStatus.FAILED)
+    assert await world.server.dispatch.released(agent, jobs) == [jobs[0]]
 
 
 async def test_workspace_of_a_step_that_is_about_to_start_stays(world: World) -> None:

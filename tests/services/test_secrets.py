@@ -142,3 +142,23 @@ async def test_at_the_start_it_is_said_which_keys_are_missing(database: Database
         await service.set(GLOBAL, "A", "planted-value", "t")
         await service.check_keys()
     assert said == []
+
+
+async def test_at_the_start_it_is_said_that_another_server_has_another_key(database: Database) -> None:
+    """Also while no secret is stored, and when the keys go by one name. A key that is rotated is the same key."""
+
+    async def told(keys: dict[str, bytes]) -> list[str]:
+        with capture_logs() as said:
+            await secret_service(database, KeyRing(keys)).check_keys()
+        return [line["event"] for line in said]
+
+    here, there, new = (os.urandom(32) for _ in range(3))
+    assert await told({"key-1": here}) == []
+    assert await told({"key-1": there}) == ["secrets_key_differs"]
+    assert await told({"key-1": here}) == ["secrets_key_differs"]
+    assert await told({"key-1": here}) == []
+    await secret_service(database, KeyRing({"key-1": here})).set(GLOBAL, "A", "planted-value", "t")
+    for _ in range(2):
+        assert await told({"key-1": there}) == ["secrets_key_differs", "secrets_unreadable"]
+    assert await told({"key-2": new, "key-1": here}) == []
+    assert await told({"key-1": here}) == ["secrets_key_differs"]

@@ -7,6 +7,7 @@ report needs the lease, a log batch its place in the order.
 import asyncio
 import secrets
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ Ctx = aio.ServicerContext[Any, Any]
 REGISTRATION_TOKEN = "arc_reg_of-the-fake"
 AGENT_ID = "agent-1"
 HEARTBEAT_MS = 500
+PENDING, DISABLED = "agent pending approval", "agent is disabled"
 
 RUNNING = steprun_pb2.STEP_RUN_STATUS_RUNNING
 SUCCESS = steprun_pb2.STEP_RUN_STATUS_SUCCESS
@@ -46,6 +48,7 @@ class FakeStep:
     log_at_end: int | None = None
     refuse_running: str = ""
     refuse_logs: str = ""
+    hold_answers: bool = False
 
     @property
     def statuses(self) -> list[str]:
@@ -80,7 +83,10 @@ class FakeStep:
             return self.refuse_logs
         if batch.meta.seq <= len(self.batch_ids):
             self.duplicates += 1
-            return "" if self.batch_ids[batch.meta.seq - 1] == batch.batch_id else "DUPLICATE_SEQ"
+            # Stricter than a server, which knows a batch by its number: what is sent again has to be the same.
+            stored = bytes(self.log[batch.offset : batch.offset + batch.raw_size])
+            is_same = self.batch_ids[batch.meta.seq - 1] == batch.batch_id and stored == zstd.decompress(batch.data)
+            return "" if is_same else "INVALID_ARGUMENT"
         if batch.meta.seq != len(self.batch_ids) + 1:
             return "OUT_OF_ORDER"
         data = zstd.decompress(batch.data)
@@ -97,11 +103,24 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
     def __init__(self) -> None:
         self.port = 0
         self.tokens: dict[str, str] = {}
+        # Tokens that were replaced and still hold.
+        self.retired: dict[str, str] = {}
+        self.token_life = 0.0
+        self.heartbeat_ms = HEARTBEAT_MS
+        self.refusal = ""
+        self.rotations = 0
+        self.beats_without_stream: list[agent_pb2.HeartbeatRequest] = []
+        self.refused_streams = 0
+        self.labels: dict[str, str] = {}
+        self.departures: list[str] = []
         self.registrations: list[agent_pb2.RegisterRequest] = []
         self.heartbeats: list[agent_pb2.ConnectHeartbeat] = []
         self.sequences: list[list[int]] = []
         self.steps: dict[str, FakeStep] = {}
         self.lose_log_answers = 0
+        self.lease_ms = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self._outbox: asyncio.Queue[agent_pb2.ConnectResponse] | None = None
         self._changed = asyncio.Condition()
         self._server: aio.Server | None = None
@@ -180,29 +199,72 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
     ) -> agent_pb2.RegisterResponse:
         self.registrations.append(request)
         if request.agent_id:
-            known = self.tokens.get(request.agent_id)
-            if known is None or known != request.token or known != _bearer(context):
+            if request.token != _bearer(context) or self._agent_of(request.token) != request.agent_id:
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "unknown agent")
         elif request.registration_token != REGISTRATION_TOKEN or _bearer(context):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "invalid registration token")
         agent_id = request.agent_id or AGENT_ID
-        token = self.tokens.setdefault(agent_id, secrets.token_urlsafe(16))
+        token = request.token or self.tokens.setdefault(agent_id, secrets.token_urlsafe(16))
+        self.labels = dict(request.labels)
         await self._tell()
         return agent_pb2.RegisterResponse(
             success=True,
             agent_id=agent_id,
             auth_token=token,
-            heartbeat_interval=HEARTBEAT_MS,
+            heartbeat_interval=self.heartbeat_ms,
             labels=request.labels,
+            pending_approval=self.refusal == PENDING,
+            token_expires_at=self._expiry(),
         )
+
+    async def Heartbeat(  # noqa: N802 - gRPC names the method
+        self, request: agent_pb2.HeartbeatRequest, context: Ctx
+    ) -> agent_pb2.HeartbeatResponse:
+        await self._authenticate(context)
+        self.beats_without_stream.append(request)
+        await self._tell()
+        settings = agent_pb2.AgentSettings(heartbeat_interval=HEARTBEAT_MS, drain=bool(self.refusal))
+        return agent_pb2.HeartbeatResponse(success=True, message=self.refusal or "ok", settings=settings)
+
+    async def RotateCredential(  # noqa: N802 - gRPC names the method
+        self, request: agent_pb2.RotateCredentialRequest, context: Ctx
+    ) -> agent_pb2.RotateCredentialResponse:
+        await self._authenticate(context)
+        self.retired[_bearer(context)] = request.agent_id
+        token = self.tokens[request.agent_id] = secrets.token_urlsafe(16)
+        self.rotations += 1
+        await self._tell()
+        return agent_pb2.RotateCredentialResponse(auth_token=token, token_expires_at=self._expiry())
+
+    async def UpdateLabels(  # noqa: N802 - gRPC names the method
+        self, request: agent_pb2.UpdateLabelsRequest, context: Ctx
+    ) -> agent_pb2.UpdateLabelsResponse:
+        await self._authenticate(context)
+        self.labels = {**(self.labels if request.merge else {}), **request.labels}
+        await self._tell()
+        return agent_pb2.UpdateLabelsResponse(success=True, labels=self.labels)
+
+    async def Unregister(  # noqa: N802 - gRPC names the method
+        self, request: agent_pb2.UnregisterRequest, context: Ctx
+    ) -> agent_pb2.UnregisterResponse:
+        await self._authenticate(context)
+        del self.tokens[request.agent_id]
+        self.departures.append(request.reason)
+        return agent_pb2.UnregisterResponse(success=True)
 
     async def Connect(  # type: ignore[override]  # noqa: N802 - the stubs know the generator form only
         self, requests: AsyncIterator[agent_pb2.ConnectRequest], context: Ctx
     ) -> None:
         await self._authenticate(context)
+        if self.refusal:
+            self.refused_streams += 1
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refusal)
         outbox: asyncio.Queue[agent_pb2.ConnectResponse] = asyncio.Queue()
         self._outbox = outbox
         self.sequences.append([])
+        if self.lease_ms:
+            settings = agent_pb2.AgentSettings(heartbeat_interval=HEARTBEAT_MS, lease_duration=self.lease_ms)
+            outbox.put_nowait(agent_pb2.ConnectResponse(settings=settings))
         for step in self.steps.values():
             if not step.reports:
                 self.deliver(step)
@@ -259,16 +321,28 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
 
     async def _write(self, context: Ctx, outbox: asyncio.Queue[agent_pb2.ConnectResponse]) -> None:
         while True:
-            await context.write(await outbox.get())
+            message = await outbox.get()
+            await self.may_answer.wait()
+            await context.write(message)
 
     def _commit(self, report: agent_pb2.TaskStatus, answer: agent_pb2.ConnectResponse) -> None:
         step = self.steps.get(report.step_run_id)
         if reason := step.refusal(report) if step else "NOT_LEASED":
             answer.refusals.add(step_run_id=report.step_run_id, status=report.status, reason=reason)
+        if step and step.hold_answers:
+            # Once: from here on nothing is said until the test allows it.
+            step.hold_answers = False
+            self.may_answer.clear()
 
     async def _authenticate(self, context: Ctx) -> None:
-        if _bearer(context) not in self.tokens.values():
+        if not self._agent_of(_bearer(context)):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "unknown token")
+
+    def _agent_of(self, token: str) -> str:
+        return {**self.retired, **{known: agent_id for agent_id, known in self.tokens.items()}}.get(token, "")
+
+    def _expiry(self) -> int:
+        return round(time.time() + self.token_life) if self.token_life else 0
 
     async def _tell(self) -> None:
         async with self._changed:
@@ -279,14 +353,11 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
     async def _unimplemented(self, _request: Any, context: Ctx) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the fake has no such method")
 
-    Heartbeat: Any = _unimplemented
-    Unregister: Any = _unimplemented
     FetchStepRun: Any = _unimplemented
     ReportStepRunStatus: Any = _unimplemented
     ReportJobRunStatus: Any = _unimplemented
     CancelStepRun: Any = _unimplemented
     CancelJobRun: Any = _unimplemented
-    UpdateLabels: Any = _unimplemented
     PushEvents: Any = _unimplemented
 
 

@@ -18,6 +18,7 @@ from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_api.stream.v1 import stream_pb2
+from tests.support.fake_agents import FakeAgents
 from tests.support.fake_documents import FakeDocuments
 from tests.support.fake_hooks import FakeHooks
 from tests.support.fake_order import FakeOrder
@@ -195,6 +196,7 @@ class FakePipelineServer:
         self.pipelines: dict[tuple[str, str], pipeline_pb2.PipelineDetail] = {}
         self.runs: dict[str, PlayedRun] = {}
         self.triggers: dict[str, str] = {}
+        self.agents = FakeAgents()
         self.secrets = FakeSecrets()
         self.hooks = FakeHooks()
         self.order = FakeOrder()
@@ -215,7 +217,7 @@ class FakePipelineServer:
 
     async def start(self) -> None:
         server = aio.server(options=[("grpc.so_reuseport", 0)])
-        for module in (admin_pb2, pipeline_pb2, steprun_pb2, stream_pb2):
+        for module in (admin_pb2, agent_pb2, pipeline_pb2, steprun_pb2, stream_pb2):
             for service in module.DESCRIPTOR.services_by_name.values():
                 handlers = {method.name: self._handler(method) for method in service.methods}
                 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
@@ -292,12 +294,12 @@ class _Calls:
     def __init__(self, fake: FakePipelineServer) -> None:
         self._fake = fake
         self.served: dict[str, Any] = {
+            **fake.agents.served,
             **fake.secrets.served,
             **fake.hooks.served,
             **fake.order.served,
             **FakeDocuments().served,
             "WhoAmI": self.who_am_i,
-            "ListAgents": self.list_agents,
             "ApplyPipeline": self.apply_pipeline,
             "GetPipeline": self.get_pipeline,
             "ListPipelines": self.list_pipelines,
@@ -315,16 +317,6 @@ class _Calls:
 
     async def who_am_i(self, _request: Any, _context: Any) -> admin_pb2.WhoAmIResponse:
         return admin_pb2.WhoAmIResponse(name="ada", role="admin", server_version="9.9.9")
-
-    async def list_agents(self, _request: Any, _context: Any) -> admin_pb2.ListAgentsResponse:
-        agent = admin_pb2.AgentDetail(
-            agent_id="agent-1-id",
-            name="agent-1",
-            status=agent_pb2.AGENT_STATUS_IDLE,
-            labels={"os": "linux", "arch": "arm64"},
-            max_concurrent_step_runs=4,
-        )
-        return admin_pb2.ListAgentsResponse(agents=[agent])
 
     async def apply_pipeline(
         self, request: pipeline_pb2.ApplyPipelineRequest, context: Any

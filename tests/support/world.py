@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -33,12 +33,16 @@ from arcentra_server.services.approvals import ApprovalService
 from arcentra_server.services.auth import AuthService
 from arcentra_server.services.concurrency import ConcurrencyService
 from arcentra_server.services.dispatch import DispatchService
+from arcentra_server.services.explain import ExplainService
+from arcentra_server.services.fleet import FleetService
 from arcentra_server.services.notifier import Notifier
+from arcentra_server.services.orders import OrderService
 from arcentra_server.services.pipelines import NewPipeline, PipelineService
 from arcentra_server.services.reaper import Reaper
 from arcentra_server.services.reports import ReportService, Verdict
 from arcentra_server.services.runs import RunService
 from arcentra_server.services.step_runs import StepRunService
+from arcentra_server.services.watchdog import Watchdog
 from tests.support.consistency import check_consistent
 from tests.support.post import Post
 from tests.support.shapes import shape
@@ -59,6 +63,13 @@ class RecordingLinks:
 
     def connected(self) -> set[UUID]:
         return self.online
+
+    def reachable(self) -> set[UUID]:
+        return self.online
+
+    def unsent(self, leases: Mapping[UUID, UUID]) -> set[UUID]:
+        sent = {dispatch.lease_id for dispatches in self.sent.values() for dispatch in dispatches}
+        return {lease for lease, agent in leases.items() if agent in self.online and lease not in sent}
 
     def dispatch(self, dispatches: Sequence[Dispatch]) -> None:
         for dispatch in dispatches:
@@ -97,6 +108,7 @@ class Server:
         self.dispatch = DispatchService(self.store, self.links, self.bell)
         self.auth = AuthService(database, maker, clock)
         self.agents = AgentService(self.store, maker, lease_seconds=LEASE_SECONDS)
+        self.fleet = FleetService(self.store)
         self.reports = ReportService(self.store)
         self.pipelines = PipelineService(database)
         selectors = SelectorIds()
@@ -107,7 +119,11 @@ class Server:
         self.concurrency = ConcurrencyService(self.store, self.key_bell)
         self.post = Post()
         self.notifier = Notifier(database, self.vault, self.post, lambda: 0.5)
-        self.reaper = Reaper(self.store, self.links, lease_seconds=LEASE_SECONDS)
+        self.explain = ExplainService(database)
+        self.orders = OrderService(self.store, self.links)
+        self.repairs: Counter[str] = Counter()
+        self.watchdog = Watchdog(self.store, lambda rule, count: self.repairs.update({rule: count}))
+        self.reaper = Reaper(self.store, lease_seconds=LEASE_SECONDS)
 
     async def schedule(self) -> int:
         """Run passes as the scheduler's loop does: while there may be something to place. Return how many were leased."""

@@ -1,4 +1,4 @@
-"""An agent is killed while it runs steps: they fail for that reason, and what it left running is ended."""
+"""An agent is killed while it runs steps: they go on if it comes back in time, else they fail and nothing runs on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
-from tests.agent.processes import gone, is_alive
+from tests.agent.processes import Gate, gone
 from tests.support.processes import Agent, Sandbox
 from tests.support.server import Client, client_of
 from tests.system.verbs import FAILED, SUCCESS, document, end_of, get_run, log_of, start, step_of, steps_of
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 SHORT_LEASES = {"ARCENTRA_AGENTS__LEASE_SECONDS": "3", "ARCENTRA_AGENTS__HEARTBEAT_SECONDS": "1"}
 
 
-async def test_the_steps_of_a_killed_agent_fail_and_it_comes_back_clean(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_the_steps_of_a_killed_agent_fail_and_are_ended_without_it(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.settings = SHORT_LEASES
     pids = tmp_path / "pids"
     server = await sandbox.serve()
@@ -37,12 +37,35 @@ async def test_the_steps_of_a_killed_agent_fail_and_it_comes_back_clean(sandbox:
             assert steps_of(end)[0].failure_reason == "agent_lost"
         left = [int(pid) for pid in pids.read_text().split()]
         assert len(left) == 2
-        assert all(map(is_alive, left))
-        await sandbox.agent(server)
         for pid in left:
             await gone(pid)
+        await sandbox.agent(server)
         run = await start(client, document("after", "echo there"))
         assert (await end_of(client, run.run_id)).status == SUCCESS
+
+
+async def test_a_run_goes_on_when_its_agent_is_killed_and_comes_back(sandbox: Sandbox, tmp_path: Path) -> None:
+    witness, gate, told = tmp_path / "witness", Gate(tmp_path / "gate"), Gate(tmp_path / "told")
+    lines = ("seq 1 30000", f"echo once >> {witness}", f"read line < {gate.path}", "seq 30001 60000 | tee made")
+    server = await sandbox.serve()
+    agent = await sandbox.agent(server)
+    async with client_of(server) as client:
+        script = "\n".join((*lines, f"echo > {told.path}", f"read line < {gate.path}", "echo done"))
+        run = await start(client, document("survivor", script, "cmp made <(seq 30001 60000)"))
+        step_run_id = steps_of(run)[0].step_run_id
+        await log_of(client, step_run_id, until=b"30000\n")
+        await agent.kill()
+        await gate.open()
+        await told.passed()
+        await sandbox.agent(server)
+        await log_of(client, step_run_id, until=b"60000\n")
+        await gate.open()
+        end = await end_of(client, run.run_id)
+        assert [step.status for step in steps_of(end)] == [SUCCESS, SUCCESS]
+        log = await log_of(client, step_run_id)
+    assert end.status == SUCCESS
+    assert log == b"".join(b"%d\n" % number for number in range(1, 60_001)) + b"done\n"
+    assert witness.read_text() == "once\n"
 
 
 async def test_an_agent_that_was_given_up_is_told_to_stop(sandbox: Sandbox, tmp_path: Path) -> None:

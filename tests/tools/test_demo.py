@@ -18,6 +18,8 @@ import pytest
 
 from tools.tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 SERVER = """
 import os, pathlib, signal, subprocess, sys
 home = pathlib.Path(os.environ["FAKE_HOME"])

@@ -11,6 +11,8 @@ import pytest
 
 from tools.tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 MODULES = (
     *(
         "arcentra_api",

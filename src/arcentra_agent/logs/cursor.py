@@ -4,7 +4,7 @@ A batch, once cut, keeps its number, offset and size for ever: whatever is sent 
 drop what it already has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 CHUNK_BYTES = 256 * 1024
@@ -28,6 +28,23 @@ class LogCursor:
         self._stored = 0
         self._cut = 0
         self._given_up = ""
+
+    @classmethod
+    def restored(cls, sizes: Iterable[int], stored: int) -> "LogCursor":
+        """Return the cursor of a log that was cut into chunks of these sizes, of which the first `stored` are stored."""
+        cursor = cls()
+        for size in sizes:
+            cursor._add(size)
+        cursor.store(stored)
+        return cursor
+
+    @property
+    def stored_chunks(self) -> int:
+        return self._stored
+
+    def sizes_from(self, first: int) -> list[int]:
+        """Return the sizes of all chunks but the first so many."""
+        return [chunk.size for chunk in self._chunks[first:]]
 
     @property
     def given_up(self) -> str:
@@ -54,9 +71,7 @@ class LogCursor:
         if self._given_up:
             return []
         while self._cut < available and len(self._chunks) - self._stored < limit:
-            size = min(self._chunk_bytes, available - self._cut)
-            self._chunks.append(Chunk(len(self._chunks) + 1, self._cut, size))
-            self._cut += size
+            self._add(min(self._chunk_bytes, available - self._cut))
         return self._chunks[self._stored : self._stored + limit]
 
     def settle(self, sent: list[Chunk], refused: Mapping[int, str]) -> None:
@@ -82,3 +97,7 @@ class LogCursor:
     def give_up(self, reason: str) -> None:
         """Send nothing more: the server does not want this log."""
         self._given_up = self._given_up or reason
+
+    def _add(self, size: int) -> None:
+        self._chunks.append(Chunk(len(self._chunks) + 1, self._cut, size))
+        self._cut += size

@@ -16,7 +16,8 @@ from grpc import aio
 from arcentra_agent.channel import Backoff
 from arcentra_agent.link import Link
 from arcentra_agent.logs.cursor import Chunk, LogCursor
-from arcentra_agent.logs.spool import Spool
+from arcentra_agent.logs.journal import CursorJournal
+from arcentra_agent.logs.log_file import LogFile
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 
@@ -49,14 +50,15 @@ class StepLog:
 
     step_run_id: str
     pipeline_id: str
-    spool: Spool
-    cursor: LogCursor = field(default_factory=LogCursor)
+    file: LogFile
+    journal: CursorJournal
+    cursor: LogCursor
     has_ended: bool = False
     shipped: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note_shipped(self) -> None:
         """Tell who waits, once the log has ended and needs nothing more."""
-        if self.has_ended and self.cursor.is_settled(self.spool.size):
+        if self.has_ended and self.cursor.is_settled(self.file.size):
             self.shipped.set()
 
 
@@ -74,15 +76,16 @@ class LogShipper:
         self._budget = _CHUNKS_A_CALL
         self._one_by_one = 0
 
-    def open(self, run: agent_pb2.StepRun, spool: Spool) -> StepLog:
-        """Ship this spool from now on, until `drop`."""
-        log = StepLog(run.step_run_id, run.pipeline_id, spool)
+    def open(self, run: agent_pb2.StepRun, file: LogFile, journal: CursorJournal) -> StepLog:
+        """Ship this file from now on, until `drop`, from where its journal says that it was shipped to."""
+        log = StepLog(run.step_run_id, run.pipeline_id, file, journal, journal.restore())
         self._logs.append(log)
         self._wake.set()
         return log
 
-    def end(self, log: StepLog) -> None:
-        """Note that the log gets nothing more; `log.shipped` is set when the server needs nothing more of it."""
+    def end(self, log: StepLog, size: int) -> None:
+        """Note that the log has so many bytes; `log.shipped` is set when the server needs nothing more of it."""
+        log.file.end(size)
         log.has_ended = True
         log.note_shipped()
         self._wake.set()
@@ -108,12 +111,14 @@ class LogShipper:
 
     def _next(self) -> Sending:
         """Choose what goes into the next call: some of each log that has anything, starting with another one each time."""
+        if not self._link.has_joined:
+            return []
         self._logs.rotate(-1)
-        ready = [log for log in self._logs if log.cursor.has_unsent(log.spool.size)]
+        ready = [log for log in self._logs if log.cursor.has_unsent(log.file.size)]
         if self._one_by_one and ready:
             ready = ready[:1]
         share = max(1, self._budget // max(1, len(ready)))
-        return [(log, log.cursor.next_chunks(log.spool.size, share)) for log in ready[: self._budget]]
+        return [(log, _next_chunks(log, share)) for log in ready[: self._budget]]
 
     async def _wait_for_output(self) -> None:
         self._wake.clear()
@@ -145,7 +150,7 @@ class LogShipper:
         """Read and compress chunk by chunk, so that memory holds one at a time."""
         for chunk in chunks:
             try:
-                data = await asyncio.to_thread(_read_compressed, log.spool, chunk)
+                data = await asyncio.to_thread(_read_compressed, log.file, chunk)
             except OSError as error:
                 # Somebody removed or truncated the file. The rest of the log is lost, the outcome need not be.
                 log.cursor.give_up(f"the log file cannot be read: {error}")
@@ -177,6 +182,7 @@ class LogShipper:
             refused = {seq: reason for (step_id, seq), reason in named.items() if step_id == log.step_run_id}
             is_answer = was_read and (taken or named)
             log.cursor.settle([chunk for chunk in chunks if is_answer or chunk.seq in refused], refused)
+            log.journal.keep(log.cursor)
             progressed = progressed or log.cursor.stored_bytes > before or bool(log.cursor.given_up)
             self._note(log)
         self._one_by_one = max(0, self._one_by_one - 1)
@@ -209,12 +215,19 @@ class LogShipper:
         log.note_shipped()
 
 
-def _read_compressed(spool: Spool, chunk: Chunk) -> bytes:
-    descriptor = os.open(spool.path, os.O_RDONLY | os.O_CLOEXEC)
+def _next_chunks(log: StepLog, limit: int) -> list[Chunk]:
+    """Return what is to be sent of a log, once it is written down how it was cut."""
+    chunks = log.cursor.next_chunks(log.file.size, limit)
+    log.journal.keep(log.cursor)
+    return chunks
+
+
+def _read_compressed(file: LogFile, chunk: Chunk) -> bytes:
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.pread(descriptor, chunk.size, chunk.offset)
         if len(data) != chunk.size:
-            raise OSError(errno.EIO, "the file is shorter than what was written", str(spool.path))
+            raise OSError(errno.EIO, "the file is shorter than what was written", str(file.path))
         return zstd.compress(data, level=_LEVEL)
     finally:
         os.close(descriptor)

@@ -20,6 +20,8 @@ from arcentra_agent.masking import Masker
 
 _PIPE_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
+# A file grows by so many bytes before it is looked again at how large all of them are.
+_LOOK_BYTES = 1 << 20
 # What may be the beginning of a secret is shown when it has stayed the end of the output for so long.
 _QUIET_MS = 500
 
@@ -28,14 +30,19 @@ class Spool:
     """A pipe for processes to write to, and the growing file it ends in.
 
     `on_full` is called once, in the event loop, when the file cannot grow any more; from then on output is read and
-    thrown away, so that the process does not hang while it is being stopped.
+    thrown away, so that the process does not hang while it is being stopped. All files beside it may have `limit` bytes
+    together, and about 1 MiB more for each that grows; 0 is no limit.
     """
 
-    def __init__(self, path: Path, on_full: Callable[[OSError], None], masker: Masker | None = None) -> None:
+    def __init__(
+        self, path: Path, on_full: Callable[[OSError], None], masker: Masker | None = None, limit: int = 0
+    ) -> None:
         self.path = path
         self.size = 0
         self._on_full = on_full
         self._masker = masker
+        self._limit = limit
+        self._next_look = 0
         self._loop = asyncio.get_running_loop()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._reader, self._writer = os.pipe()
@@ -104,6 +111,7 @@ class Spool:
         rest = memoryview(data)
         while rest and not self._failed:
             try:
+                self._look_around()
                 written = os.write(self._file, rest)
             except OSError as error:
                 self._failed = True
@@ -111,6 +119,25 @@ class Spool:
                 return
             self.size += written
             rest = rest[written:]
+
+    def _look_around(self) -> None:
+        """Refuse to grow when the logs of all steps take too much, which need not be the fault of this one."""
+        if not self._limit or self.size < self._next_look:
+            return
+        if bytes_in(self.path.parent) >= self._limit:
+            raise OSError(
+                errno.EDQUOT, f"the logs on this agent take more than its --spool-limit of {self._limit} bytes"
+            )
+        self._next_look = self.size + min(_LOOK_BYTES, max(1, self._limit // 8))
+
+
+def bytes_in(directory: Path) -> int:
+    """Return the size of all files that lie in a directory."""
+    size = 0
+    for file in directory.iterdir():
+        with contextlib.suppress(OSError):
+            size += file.stat().st_size
+    return size
 
 
 def is_disk_full(error: OSError) -> bool:

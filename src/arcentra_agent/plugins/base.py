@@ -16,6 +16,19 @@ class PluginMissingError(Exception):
     """This agent cannot do what the step run `uses`; the text is for its operator and the author of the pipeline."""
 
 
+class ContainerError(Exception):
+    """The runtime could not make a container; the text is for the operator and the author of the pipeline."""
+
+    exit_code: ClassVar[int] = 125
+    reason: ClassVar[str] = "internal"
+
+
+class ImagePullError(ContainerError):
+    """The image of a step run cannot be had."""
+
+    reason: ClassVar[str] = "image_pull"
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """Where a step runs: its workspace, environment and output, and a directory of its own outside the workspace."""

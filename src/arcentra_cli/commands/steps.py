@@ -7,13 +7,19 @@ from arcentra_cli.commands.arguments import Reason, StepRunId
 from arcentra_cli.config import Settings
 from arcentra_cli.options import command
 
-app = typer.Typer(help="Step runs: show, retry, cancel.", no_args_is_help=True)
+app = typer.Typer(help="Step runs: show, explain, retry, cancel.", no_args_is_help=True)
 
 
 @command(app, "show")
 def show(settings: Settings, step_run: StepRunId) -> None:
     """Show a step run."""
     runtime.run(actions.steps.show(settings, step_run))
+
+
+@command(app, "explain")
+def explain(settings: Settings, step_run: StepRunId) -> None:
+    """Say why a step run waits: its place in the queue, and for every agent why it does or does not take it."""
+    runtime.run(actions.steps.explain(settings, step_run))
 
 
 @command(app, "retry")

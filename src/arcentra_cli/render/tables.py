@@ -23,23 +23,6 @@ def whoami(reply: admin_pb2.WhoAmIResponse, server: str, token_source: str) -> R
     )
 
 
-def agents(reply: admin_pb2.ListAgentsResponse, now: float) -> RenderableType:
-    """Every agent, a row each."""
-    table = columns("name", "status", "slots", "labels", "last contact", "platform", "version", "id")
-    for agent in reply.agents:
-        table.add_row(
-            agent.name,
-            words.styled(words.agent_status(agent.status)),
-            f"{agent.running_step_runs_count}/{agent.max_concurrent_step_runs}",
-            mapping(agent.labels),
-            words.ago(agent.last_heartbeat, now),
-            "/".join(part for part in (agent.os, agent.arch) if part),
-            agent.version,
-            agent.agent_id,
-        )
-    return table if reply.agents else Text("no agents: join one with `arcentra-agent run`")
-
-
 def pipelines(reply: pipeline_pb2.ListPipelinesResponse) -> RenderableType:
     """Pipelines, a row each."""
     table = columns(

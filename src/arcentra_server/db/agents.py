@@ -1,24 +1,28 @@
-"""Agents: who they are, what they can do, and when they were last heard of."""
+"""Agents: who they are, what they can do, and what operators want of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from arcentra_server.db.contact import standing_of
 from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.fleet import AgentLabels
+from arcentra_server.domain.labels import in_force
+from arcentra_server.domain.standing import Briefing, Standing
 from arcentra_server.domain.states import AgentStatus
 
-_COLUMNS = """a.id, a.name, a.ip, a.os, a.arch, a.version, a.capacity, a.claimed_labels || a.server_labels AS labels,
-    a.status, a.metrics, a.last_contact_at"""
+_COLUMNS = """a.id, a.name, a.ip, a.os, a.arch, a.version, a.capacity, a.claimed_labels, a.server_labels,
+    a.claimed_labels || a.server_labels AS labels, a.status, a.metrics, a.last_contact_at, a.approved, a.disabled,
+    a.drained, a.draining, a.note"""
 _RUNNING = "(SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL)::int AS running"
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRow:
-    """An agent. `labels` are those in force; `running` counts its leases."""
+    """An agent. `labels` are those in force; `running` counts its leases; `draining`: as the agent itself says."""
 
     id: UUID
     name: str
@@ -27,11 +31,15 @@ class AgentRow:
     arch: str
     version: str
     capacity: int
+    claimed_labels: Mapping[str, str]
+    server_labels: Mapping[str, str]
     labels: Mapping[str, str]
     status: AgentStatus
     metrics: Mapping[str, str]
     last_contact_at: datetime | None
     running: int
+    draining: bool
+    standing: Standing
 
 
 async def get(tx: Tx, agent_id: UUID) -> AgentRow | None:
@@ -49,12 +57,32 @@ async def list_all(tx: Tx) -> list[AgentRow]:
 
 
 async def labels_of_all(tx: Tx) -> list[AgentLabels]:
-    """Return the labels of every agent that has not left."""
+    """Return the labels of every agent that has not left and is not disabled."""
     rows = await tx.fetch(
-        """SELECT name, claimed_labels || server_labels AS labels FROM agents WHERE deleted_at IS NULL
+        """SELECT name, claimed_labels, server_labels FROM agents WHERE deleted_at IS NULL AND NOT disabled
             ORDER BY name, id"""
     )
-    return [AgentLabels(row["name"], row["labels"]) for row in rows]
+    return [AgentLabels(row["name"], in_force(row["claimed_labels"], row["server_labels"])) for row in rows]
+
+
+async def briefing(tx: Tx, agent_id: UUID, token_id: str, *, endless_tokens: bool) -> Briefing | None:
+    """Return what an agent that comes with a token is told, None when there is no such agent.
+
+    `endless_tokens`: one that has no end need not be rotated.
+    """
+    row = await tx.fetchrow(
+        """SELECT a.approved, a.disabled, a.drained, a.note,
+                  CASE WHEN t.expires_at IS NOT NULL
+                       THEN extract(epoch FROM t.created_at + (t.expires_at - t.created_at) / 2 - clock_timestamp())
+                       WHEN NOT $3 THEN 0 END::float8 AS rotate_in,
+                  EXISTS (SELECT 1 FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS busy
+             FROM agents a JOIN tokens t ON t.agent_id = a.id
+            WHERE a.id = $1 AND a.deleted_at IS NULL AND t.id = $2 AND t.revoked_at IS NULL""",
+        agent_id,
+        token_id,
+        endless_tokens,
+    )
+    return Briefing(standing_of(row), row["rotate_in"], row["busy"]) if row else None
 
 
 async def insert(
@@ -69,11 +97,12 @@ async def insert(
     capacity: int,
     claimed_labels: Mapping[str, str],
     server_labels: Mapping[str, str],
+    approved: bool,
 ) -> None:
     """Store a new agent."""
     await tx.execute(
-        """INSERT INTO agents (id, name, ip, os, arch, version, capacity, claimed_labels, server_labels)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
+        """INSERT INTO agents (id, name, ip, os, arch, version, capacity, claimed_labels, server_labels, approved)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)""",
         agent_id,
         name,
         ip,
@@ -83,6 +112,7 @@ async def insert(
         capacity,
         dict(claimed_labels),
         dict(server_labels),
+        approved,
     )
 
 
@@ -98,9 +128,13 @@ async def update_facts(
     capacity: int,
     claimed_labels: Mapping[str, str],
 ) -> bool:
-    """Write what an agent says of itself when it registers again; False when there is no such agent."""
+    """Write what an agent says of itself when it registers again; False when there is no such agent.
+
+    It begins anew: that it drained before holds no more. An empty name leaves the stored one.
+    """
     done = await tx.execute(
-        """UPDATE agents SET name = coalesce(nullif($2, ''), name), ip = $3, os = $4, arch = $5, version = $6, capacity = $7, claimed_labels = $8
+        """UPDATE agents SET name = coalesce(nullif($2, ''), name), ip = $3, os = $4, arch = $5, version = $6,
+                  capacity = $7, claimed_labels = $8, draining = false
             WHERE id = $1 AND deleted_at IS NULL""",
         agent_id,
         name,
@@ -131,9 +165,23 @@ async def set_claimed_labels(
     return row
 
 
-async def set_metrics(tx: Tx, agent_id: UUID, metrics: Mapping[str, str]) -> None:
-    """Keep the last metrics of an agent."""
-    await tx.execute("UPDATE agents SET metrics = $2 WHERE id = $1", agent_id, dict(metrics))
+async def set_server_labels(
+    tx: Tx, agent_id: UUID, labels: Mapping[str, str], *, merge: bool
+) -> Mapping[str, str] | None:
+    """Replace or merge the labels the server gives an agent; return them, None when there is no such agent.
+
+    With `merge` an empty value removes a label.
+    """
+    removed = [name for name, value in labels.items() if merge and not value]
+    row: Mapping[str, str] | None = await tx.fetchval(
+        """UPDATE agents SET server_labels = (CASE WHEN $3 THEN server_labels || $2 ELSE $2 END) - $4::text[]
+            WHERE id = $1 AND deleted_at IS NULL RETURNING server_labels""",
+        agent_id,
+        dict(labels),
+        merge,
+        removed,
+    )
+    return row
 
 
 async def delete(tx: Tx, agent_id: UUID) -> AgentStatus | None:
@@ -147,79 +195,6 @@ async def delete(tx: Tx, agent_id: UUID) -> AgentStatus | None:
     return AgentStatus(before) if before else None
 
 
-async def renew(tx: Tx, agent_ids: Sequence[UUID], capacities: Sequence[int | None], lease_seconds: float) -> list[Row]:
-    """Renew the leases of agents that were heard of; return (id, previous status, capacity, running) of each.
-
-    One statement for all of them, whatever their number. A capacity of None leaves the stored one.
-    """
-    return list(
-        await tx.fetch(
-            """WITH heard AS (
-                   SELECT a.id, a.status FROM agents a WHERE a.id = ANY($1) AND a.deleted_at IS NULL
-                    ORDER BY a.id FOR NO KEY UPDATE)
-               UPDATE agents a
-                  SET last_contact_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $3),
-                      capacity = coalesce(c.capacity, a.capacity)
-                 FROM heard JOIN unnest($1::uuid[], $2::int[]) AS c(id, capacity) USING (id)
-                WHERE a.id = heard.id
-               RETURNING a.id, heard.status, a.capacity,
-                         (SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL)::int AS running""",
-            list(agent_ids),
-            list(capacities),
-            lease_seconds,
-        )
-    )
-
-
-async def set_status(tx: Tx, statuses: Mapping[UUID, AgentStatus]) -> None:
-    """Write what agents are doing."""
-    await tx.execute(
-        "UPDATE agents a SET status = c.status FROM unnest($1::uuid[], $2::text[]) AS c(id, status) WHERE a.id = c.id",
-        list(statuses),
-        [status.value for status in statuses.values()],
-    )
-
-
-async def rearm(tx: Tx, lease_seconds: float) -> int:
-    """Give every agent that holds a lease one full lease time from now: after a server start nobody is late yet."""
-    done = await tx.execute(
-        """UPDATE agents SET lease_until = clock_timestamp() + make_interval(secs => $1)
-            WHERE lease_until IS NOT NULL AND deleted_at IS NULL""",
-        lease_seconds,
-    )
-    return int(done.split()[-1])
-
-
-async def lapsed(tx: Tx, agent_ids: Sequence[UUID]) -> list[UUID]:
-    """Lock those of the agents whose lease time has passed, and return them."""
-    rows = await tx.fetch(
-        """SELECT id FROM agents WHERE id = ANY($1) AND lease_until < clock_timestamp() AND deleted_at IS NULL
-            ORDER BY id FOR NO KEY UPDATE""",
-        agent_ids,
-    )
-    return [row["id"] for row in rows]
-
-
-async def mark_offline(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
-    """Mark agents as away; return (id, previous status) of those that were not."""
-    return list(
-        await tx.fetch(
-            """WITH seen AS (SELECT id, status FROM agents WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
-               UPDATE agents a SET status = 'OFFLINE', lease_until = NULL FROM seen
-                WHERE a.id = seen.id RETURNING a.id, seen.status""",
-            list(agent_ids),
-        )
-    )
-
-
-async def leased_steps(tx: Tx, agent_ids: Sequence[UUID]) -> list[UUID]:
-    """Return the step runs that these agents hold."""
-    rows = await tx.fetch(
-        "SELECT step_run_id FROM leases WHERE agent_id = ANY($1) AND ended_at IS NULL", list(agent_ids)
-    )
-    return [row["step_run_id"] for row in rows]
-
-
 def _agent(row: Row) -> AgentRow:
     return AgentRow(
         row["id"],
@@ -229,9 +204,13 @@ def _agent(row: Row) -> AgentRow:
         row["arch"],
         row["version"],
         row["capacity"],
+        row["claimed_labels"],
+        row["server_labels"],
         row["labels"],
         AgentStatus(row["status"]),
         row["metrics"],
         row["last_contact_at"],
         row["running"],
+        row["draining"],
+        standing_of(row),
     )

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from functools import lru_cache
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
+from arcentra_server.db.shares import LEVEL
+from arcentra_server.domain.labels import LabelSet, in_force
 from arcentra_server.domain.selectors import Selector
-from arcentra_server.scheduling.plan import AgentSlots, QueuedStep
+from arcentra_server.scheduling.plan import AgentSlots, Takes
 
 _FREE = """
-    SELECT a.id, a.claimed_labels || a.server_labels AS labels, (a.capacity - count(l.id))::int AS free
+    SELECT a.id, a.claimed_labels::text AS claimed, a.server_labels::text AS given, a.drained OR a.draining AS drains,
+           (a.capacity - count(l.id))::int AS free
       FROM agents a LEFT JOIN leases l ON l.agent_id = a.id AND l.ended_at IS NULL
-     WHERE a.id = ANY($1) AND a.deleted_at IS NULL AND a.lease_until > clock_timestamp()
+     WHERE a.id = ANY($1) AND a.deleted_at IS NULL AND a.lease_until > clock_timestamp() AND a.approved AND NOT a.disabled
      GROUP BY a.id HAVING a.capacity > count(l.id) ORDER BY a.id
-"""
-# What is bound to one of the agents, then the head of each selector's queue. Rows that another server claims at this
-# moment are passed over.
-_HEADS = """
-    SELECT step_run_id, selector_id, agent_id
-      FROM (SELECT step_run_id, selector_id, agent_id FROM step_queue
-             WHERE agent_id = ANY($1) AND NOT held AND ready_at <= clock_timestamp()
-             ORDER BY priority DESC, run_id, step_run_id LIMIT $4 FOR UPDATE SKIP LOCKED) bound
-     UNION ALL
-    SELECT step_run_id, selector_id, NULL
-      FROM (SELECT q.step_run_id, q.selector_id
-              FROM unnest($2::int[], $3::int[]) AS c(selector_id, room)
-             CROSS JOIN LATERAL (
-                   SELECT step_run_id, selector_id, priority, run_id FROM step_queue
-                    WHERE selector_id = c.selector_id AND agent_id IS NULL AND NOT held
-                      AND ready_at <= clock_timestamp()
-                    ORDER BY priority DESC, run_id, step_run_id
-                    LIMIT least(c.room, $4) FOR UPDATE SKIP LOCKED) q
-             ORDER BY q.priority DESC, q.run_id, q.step_run_id LIMIT $4) free
 """
 # Two servers may reach one agent for a moment: the slots of those that get something are counted again under a lock.
 _LOCK_AGENTS = """
-    SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NULL AND approved AND NOT disabled
+     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """
-_CLAIM = """
+# Rows that another server claims at this moment are passed over, and those that may not be placed any more.
+_CLAIM = f"""
     WITH chosen AS (
-        SELECT c.lease_id, c.step_id, c.agent_id, row_number() OVER (PARTITION BY c.agent_id ORDER BY c.place) AS slot
+        SELECT c.lease_id, c.step_id, c.agent_id, c.place,
+               row_number() OVER (PARTITION BY c.agent_id ORDER BY c.place) AS slot
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS c(lease_id, step_id, agent_id, place)),
     room AS (
-        SELECT a.id, a.capacity - (SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS free
+        SELECT a.id, a.capacity - (SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS free,
+               a.drained OR a.draining AS drains
           FROM agents a WHERE a.id = ANY($4)),
+    locked AS (
+        SELECT q.step_run_id
+          FROM chosen c JOIN room ON room.id = c.agent_id JOIN step_queue q ON q.step_run_id = c.step_id
+         WHERE c.slot <= room.free AND NOT q.held AND q.ready_at <= clock_timestamp()
+           AND coalesce(q.agent_id = c.agent_id, NOT room.drains)
+           FOR UPDATE OF q SKIP LOCKED),
     taken AS (
-        DELETE FROM step_queue q USING chosen c, room
-         WHERE q.step_run_id = c.step_id AND room.id = c.agent_id AND c.slot <= room.free
-        RETURNING c.lease_id, c.step_id, c.agent_id),
+        DELETE FROM step_queue q USING locked WHERE q.step_run_id = locked.step_run_id
+        RETURNING q.step_run_id, q.pipeline_id, q.share, q.agent_id IS NULL AS free),
     leased AS (
-        INSERT INTO leases (id, step_run_id, agent_id) SELECT lease_id, step_id, agent_id FROM taken
+        INSERT INTO leases (id, step_run_id, agent_id, pipeline_id, share)
+        SELECT c.lease_id, c.step_id, c.agent_id, t.pipeline_id,
+               greatest(v.level, least(t.share, v.level + count(*) FILTER (WHERE t.free) OVER (ORDER BY c.place)))
+          FROM taken t JOIN chosen c ON c.step_id = t.step_run_id CROSS JOIN (SELECT {LEVEL} AS level) v
         RETURNING id, step_run_id, agent_id)
     SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, coalesce(s.rendered, s.dispatch) AS dispatch,
            s.secrets, s.run_id, r.commit_sha
@@ -69,9 +67,23 @@ _HELD = """
 """
 
 
+@lru_cache(maxsize=10_000)
+def _labels(claimed: str, given: str) -> LabelSet:
+    """Return the labels in force of two documents; equal ones give one set, so that it is matched once."""
+    return in_force(json.loads(claimed), json.loads(given))
+
+
 async def free_slots(tx: Tx, agent_ids: Sequence[UUID]) -> list[AgentSlots]:
-    """Return those of the agents that have room, by the leases they hold."""
-    return [AgentSlots(row["id"], row["labels"], row["free"]) for row in await tx.fetch(_FREE, agent_ids)]
+    """Return those of the agents that have room, by the leases they hold, and may get something."""
+    return [
+        AgentSlots(
+            row["id"],
+            _labels(row["claimed"], row["given"]),
+            row["free"],
+            Takes.BOUND if row["drains"] else Takes.ALL,
+        )
+        for row in await tx.fetch(_FREE, agent_ids)
+    ]
 
 
 async def selectors_after(tx: Tx, selector_id: int, passed: Sequence[int]) -> dict[int, Selector]:
@@ -81,23 +93,11 @@ async def selectors_after(tx: Tx, selector_id: int, passed: Sequence[int]) -> di
     return {row["id"]: Selector.from_json(row["document"]) for row in rows}
 
 
-async def lock_heads(tx: Tx, rooms: Mapping[int, int], agent_ids: Sequence[UUID], limit: int) -> list[QueuedStep]:
-    """Lock and return the most urgent step runs that any of the agents could take, those bound to one of them first.
-
-    Args:
-        tx: The transaction.
-        rooms: For each selector how many step runs its agents have room for.
-        agent_ids: The agents.
-        limit: How many step runs to return of each of the two kinds.
-    """
-    rows = await tx.fetch(_HEADS, agent_ids, list(rooms), list(rooms.values()), limit)
-    return [QueuedStep(row["step_run_id"], row["selector_id"], row["agent_id"]) for row in rows]
-
-
 async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Row]:
     """Turn queue rows into leases, given as (lease, step run, agent); return what is to be dispatched.
 
-    Agents that have no room by now, or that another server claims for at this moment, get nothing.
+    What is not in the queue any more, held, or claimed by another server at this moment is left out, and so are agents
+    that have no room by now, or that another server claims for.
     """
     locked = await tx.fetch(_LOCK_AGENTS, list({agent_id for _, _, agent_id in leases}))
     columns = [list(column) for column in zip(*leases, strict=True)]

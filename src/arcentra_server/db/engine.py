@@ -30,7 +30,7 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
 }
-_LOST = (
+LOST = (
     OSError,
     asyncpg.InterfaceError,
     # A statement on a connection whose server said goodbye between two statements.
@@ -42,6 +42,8 @@ _LOST = (
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
 )
+"""Errors that say that the database, or a connection to it, is away."""
+
 _CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 
@@ -76,7 +78,7 @@ class Database:
                 server_settings=_SETTINGS,
                 command_timeout=60,
             )
-        except _LOST as error:
+        except LOST as error:
             raise Unavailable(f"cannot connect to the database: {error}") from error
         return self
 
@@ -84,6 +86,17 @@ class Database:
         if self._pool is not None:
             self._pool.terminate()
             self._pool = None
+
+    async def connect(self) -> asyncpg.Connection:
+        """Open a connection beside the pool, for what has to stay on one; the caller closes it.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        try:
+            return await asyncpg.connect(self._dsn, server_settings=_SETTINGS, timeout=20)
+        except (*LOST, TimeoutError) as error:
+            raise Unavailable(f"cannot connect to the database: {error}") from error
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Tx]:
@@ -108,7 +121,7 @@ class Database:
                 yield connection
         except _CONFLICT as error:
             raise WriteConflict("another change was first, please repeat") from error
-        except (*_LOST, TimeoutError) as error:
+        except (*LOST, TimeoutError) as error:
             raise Unavailable("the database is not reachable") from error
 
 

@@ -43,8 +43,9 @@ _STEP = """
     SELECT s.id, s.job_run_id, s.run_id, s.step_index, s.status, s.selector_id, s.attempt, s.own_selector,
            s.continue_on_error, s.cancel_cause, s.cancel_reason, s.agent_id, s.exit_code, s.error_message,
            s.failure_reason, s.condition, s.kind, s.pin,
-           s.templates IS NOT NULL OR s.secrets <> '{}' OR s.kind = 'source' AS dynamic, l.id AS lease_id, l.agent_id AS lease_agent
-      FROM step_runs s LEFT JOIN leases l ON l.step_run_id = s.id AND l.ended_at IS NULL
+           s.templates IS NOT NULL OR s.secrets <> '{}' OR s.kind = 'source' AS dynamic, l.id AS lease_id, l.agent_id AS lease_agent,
+           a.disabled OR NOT a.approved AS barred
+      FROM step_runs s LEFT JOIN leases l ON l.step_run_id = s.id AND l.ended_at IS NULL LEFT JOIN agents a ON a.id = l.agent_id
 """
 # The previous release, which may still be running, names no definition in the jobs it stores. It keeps neither how a
 # stage ended nor whether it is open: both follow from the jobs, as its runs have no gates and tolerate no failure.
@@ -223,6 +224,7 @@ def _add(
             waits = job.status is RunStatus.PENDING and not stage.opened
             job.waits_for = Waiting.STAGE if waits else Waiting.NOTHING
     ledger.add_jobs(new, [_step(row) for row in steps])
+    ledger.barred_agents.update(row["lease_agent"] for row in steps if row["barred"])
 
 
 def _run(row: Row) -> RunState:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db.engine import Database, Row, Tx, new_id
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_write import write
@@ -39,6 +40,7 @@ class ExecutionStore:
         on_change: Iterable[Wake],
         on_new_work: Iterable[Wake],
         on_keys: Iterable[Wake] = (),
+        on_orders: Iterable[Wake] = (),
     ) -> None:
         self.database = database
         self.form = form
@@ -51,6 +53,7 @@ class ExecutionStore:
         self._on_change = tuple(on_change)
         self._on_new_work = tuple(on_new_work)
         self._on_keys = tuple(on_keys)
+        self._on_orders = tuple(on_orders)
 
     async def change(self, action: Callable[[Tx, Ledger], Awaitable[Answer]]) -> Answer:
         """Run an action that loads a ledger and decides; write what it decided.
@@ -69,11 +72,14 @@ class ExecutionStore:
                     await self._turns.settle(tx, ledger)
                     leased = await write(tx, ledger)
                     dispatches = await self.dispatches(tx, leased, ledger.runs)
+                    crashpoint("change.before_commit")
             except WriteConflict:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 continue
+            crashpoint("change.after_commit")
             self._publish(ledger, dispatches)
+            crashpoint("change.published")
             await self.fail_unsendable()
             return answer
         raise WriteConflict("another change was first, please repeat")
@@ -156,6 +162,10 @@ class ExecutionStore:
             self._links.cancel(ledger.cancels)
         if ledger.releases:
             self._links.release(ledger.releases)
+        here = self._links.connected()
+        told = [dispatch.agent_id for dispatch in dispatches] + [command.agent_id for command in ledger.cancels]
+        elsewhere = any(agent_id not in here for agent_id in told)
         keys = self._on_keys if ledger.claimed_keys or ledger.released_keys else ()
-        for wake in (*self._on_change, *keys):
+        work = self._on_new_work if ledger.queued else ()
+        for wake in (*self._on_change, *work, *keys, *(self._on_orders if elsewhere else ())):
             wake()

@@ -13,9 +13,11 @@ from typing import Any
 from arcentra_server.db import events
 from arcentra_server.db.engine import Row, Tx
 from arcentra_server.db.execution_consequences import write_consequences, write_turns
+from arcentra_server.db.shares import LEVEL, last_share
 from arcentra_server.domain.errors import WriteConflict
 from arcentra_server.domain.execution import StageState
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.states import StepStatus
 
 _STEPS = """
     UPDATE step_runs s
@@ -73,20 +75,32 @@ _PIPELINES = """
               JOIN unnest($1::uuid[], $2::int[], $3::int[], $4::text[]) AS c(id, success, failed, status) USING (id)) c
      WHERE p.id = c.id
 """
-_ENQUEUE = """
-    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at, priority)
-    SELECT id, selector_id, run_id, agent_id, held, clock_timestamp() + make_interval(secs => delay), priority
-      FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[], $6::float8[], $7::int[])
-           AS c(id, selector_id, run_id, agent_id, held, delay, priority)
+# What was served before, or is bound to the agent that serves its job, does not queue again: it has the level as it is.
+_ENQUEUE = f"""
+    WITH c AS (
+        SELECT *, count(*) FILTER (WHERE NOT served) OVER (PARTITION BY pipeline_id ORDER BY place) AS nth
+          FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[], $6::float8[], $7::int[], $8::uuid[],
+                      $9::bool[]) WITH ORDINALITY
+               AS u(id, selector_id, run_id, agent_id, held, delay, priority, pipeline_id, served, place)),
+    p AS (
+        SELECT pipeline_id, {last_share("d.pipeline_id")} AS last FROM (SELECT DISTINCT pipeline_id FROM c) d),
+    v AS (SELECT {LEVEL} AS level)
+    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at, priority, pipeline_id, share)
+    SELECT c.id, c.selector_id, c.run_id, c.agent_id, c.held, clock_timestamp() + make_interval(secs => c.delay),
+           c.priority, c.pipeline_id, CASE WHEN c.served THEN v.level ELSE p.last + c.nth END
+      FROM c JOIN p USING (pipeline_id) CROSS JOIN v
 """
 _END_LEASES = """
     UPDATE leases l SET ended_at = clock_timestamp(), end_reason = c.reason
       FROM unnest($1::uuid[], $2::text[]) AS c(id, reason) WHERE l.id = c.id AND l.ended_at IS NULL
 """
-_NEW_LEASES = """
+# The next step of a job goes on in the slot of the last one: it is no new turn of its pipeline.
+_NEW_LEASES = f"""
     WITH leased AS (
-        INSERT INTO leases (id, step_run_id, agent_id)
-        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) RETURNING id, step_run_id, agent_id)
+        INSERT INTO leases (id, step_run_id, agent_id, pipeline_id, share)
+        SELECT c.*, v.level
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[]) AS c, (SELECT {LEVEL} AS level) v
+        RETURNING id, step_run_id, agent_id)
     SELECT leased.id, leased.step_run_id, leased.agent_id, s.attempt, coalesce(s.rendered, s.dispatch) AS dispatch,
            s.secrets, s.run_id
       FROM leased JOIN step_runs s ON s.id = leased.step_run_id
@@ -148,7 +162,10 @@ async def _write_leases(tx: Tx, ledger: Ledger) -> list[Row]:
         await tx.execute(_END_LEASES, *_columns(ledger.ended_leases.items()))
     if not ledger.new_leases:
         return []
-    rows = [(lease.id, lease.step_run_id, lease.agent_id) for lease in ledger.new_leases.values()]
+    rows = [
+        (lease.id, lease.step_run_id, lease.agent_id, ledger.runs[ledger.steps[step_id].run_id].pipeline_id)
+        for step_id, lease in ledger.new_leases.items()
+    ]
     return list(await tx.fetch(_NEW_LEASES, *_columns(rows)))
 
 
@@ -162,9 +179,11 @@ async def _write_queue(tx: Tx, ledger: Ledger) -> None:
         rows = []
         for step_id, agent_id in ledger.queued.items():
             step = ledger.steps[step_id]
-            paused = ledger.runs[step.run_id].paused
-            delay, priority = ledger.delays.get(step_id, 0.0), ledger.jobs[step.job_id].priority
-            rows.append((step_id, step.selector_id, step.run_id, agent_id, paused, delay, priority))
+            run, priority = ledger.runs[step.run_id], ledger.jobs[step.job_id].priority
+            delay = ledger.delays.get(step_id, 0.0)
+            served = agent_id is not None or ledger.steps_before[step_id] is StepStatus.QUEUED
+            row = (step_id, step.selector_id, step.run_id, agent_id, run.paused, delay, priority)
+            rows.append((*row, run.pipeline_id, served))
         await tx.execute(_ENQUEUE, *_columns(rows))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db.engine import Tx
 from arcentra_server.domain.log_order import LogBatch, LogState, LogView
 from arcentra_server.domain.packing import Compression
@@ -85,6 +86,7 @@ async def store(tx: Tx, chunks: Sequence[tuple[int, LogBatch]], states: Mapping[
             for start, batch in chunks
         ]
         await tx.execute(_INSERT, *(list(column) for column in zip(*rows, strict=True)))
+        crashpoint("log.mid")
     if states:
         changed = [
             (step_id, state.last_seq, state.size, state.stored_bytes, state.lost_bytes, state.truncated, state.held)

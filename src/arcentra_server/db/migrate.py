@@ -12,6 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from arcentra_server.crashpoint import crashpoint
+
 # Held while migrations run, so that servers that start together do not run them twice.
 _ADVISORY_LOCK = 0x617263656E747261 & 0x7FFF_FFFF_FFFF_FFFF
 OLDEST_POSTGRESQL = 15
@@ -96,5 +98,7 @@ def _upgrade(connection: Connection) -> list[str]:
     if pending:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        crashpoint("migrate.before_commit")
         connection.commit()
+        crashpoint("migrate.after_commit")
     return pending[::-1]

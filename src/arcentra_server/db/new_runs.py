@@ -12,6 +12,7 @@ import asyncpg
 
 from arcentra_server.db import events
 from arcentra_server.db.engine import Tx
+from arcentra_server.db.shares import last_share
 from arcentra_server.domain.definition_json import approval_to_json, notify_to_json, retry_to_json
 from arcentra_server.domain.errors import AlreadyExists
 from arcentra_server.domain.execution import Event, Resource, Waiting
@@ -20,7 +21,8 @@ from arcentra_server.domain.selectors import Selector
 from arcentra_server.domain.states import GateState, StepStatus
 
 # One statement for all rows of a run: their keys are checked when it ends.
-_INSERT = """
+_INSERT = (
+    """
     WITH run AS (
         INSERT INTO pipeline_runs (id, pipeline_id, namespace, spec_version, trigger_type, triggered_by, branch,
                                    commit_sha, variables, request_id, stage_count, total_jobs, trigger_actor, event,
@@ -62,9 +64,14 @@ _INSERT = """
                       $45::bool[], $46::bigint[], $47::bytea[], $48::text[], $49::text[], $50::text[], $51::text[])
                AS c(id, job_run_id, name, step_index, status, selector_id, own_selector, continue_on_error, timeout_ms,
                     dispatch, condition, kind, templates, secrets))
-    INSERT INTO step_queue (run_id, step_run_id, selector_id, priority)
-    SELECT $1, * FROM unnest($52::uuid[], $53::int[], $54::int[])
+    INSERT INTO step_queue (run_id, pipeline_id, step_run_id, selector_id, priority, share)
+    SELECT $1, $2, c.id, c.selector_id, c.priority, s.last + c.place
+      FROM unnest($52::uuid[], $53::int[], $54::int[]) WITH ORDINALITY AS c(id, selector_id, priority, place)
+     CROSS JOIN (SELECT """
+    + last_share("$2")
+    + """ AS last) s
 """
+)
 
 
 class SelectorIds:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import agents, new_runs, pipelines, runs
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run
@@ -94,9 +95,11 @@ class RunStarter:
                 ledger.due_stages[run.id, 0] = StageDue(run.id, 0)
             warnings = undeclared_warnings(trigger.variables, pipeline.spec)
             warnings += fleet_warnings(pipeline.spec, await agents.labels_of_all(tx))
+            crashpoint("trigger.before_commit")
             return Started(run.id, [job.id for job in run.jobs], warnings, run.not_cloned)
 
         started = await self._store.change(decide)
+        crashpoint("trigger.after_commit")
         self._store.announce_new_work()
         return started
 

@@ -8,10 +8,11 @@ from datetime import datetime
 from uuid import UUID
 
 from arcentra_server.db.engine import Tx
-from arcentra_server.domain.secret_box import Sealed
+from arcentra_server.domain.secret_box import Sealed, WrappedKey
 from arcentra_server.domain.secret_names import SecretScope
 
 _OF_SCOPE = "namespace = $1 AND pipeline_id IS NOT DISTINCT FROM $2 AND name = $3"
+_MARK = "secrets"  # its row among the keys of servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,25 @@ async def foreign_keys(tx: Tx, known: Sequence[str]) -> dict[str, int]:
         "SELECT key_id, count(*) FROM secrets WHERE NOT key_id = ANY($1) GROUP BY key_id ORDER BY key_id", known
     )
     return {row[0]: row[1] for row in rows}
+
+
+async def key_mark(tx: Tx, candidate: WrappedKey) -> WrappedKey:
+    """Return the mark by which servers know that they have the same key; the candidate becomes it when there is none."""
+    await tx.execute(
+        f"INSERT INTO server_keys (name, secret) VALUES ('{_MARK}', $1) ON CONFLICT DO NOTHING", _text(candidate)
+    )
+    stored = bytes(await tx.fetchval(f"SELECT secret FROM server_keys WHERE name = '{_MARK}'"))
+    key_id, _, blob = stored.partition(b" ")
+    return WrappedKey(key_id.decode(), blob)
+
+
+async def replace_key_mark(tx: Tx, mark: WrappedKey) -> None:
+    """Write another mark over the one before."""
+    await tx.execute(f"UPDATE server_keys SET secret = $1 WHERE name = '{_MARK}'", _text(mark))
+
+
+def _text(mark: WrappedKey) -> bytes:
+    return mark.key_id.encode() + b" " + mark.blob
 
 
 async def namespace_of_pipeline(tx: Tx, pipeline_id: UUID, *, deleted: bool = False) -> str | None:

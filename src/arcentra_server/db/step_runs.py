@@ -162,6 +162,13 @@ async def delete(tx: Tx, step_id: UUID) -> None:
     await tx.execute("DELETE FROM step_runs WHERE id = $1", step_id)
 
 
+async def lost_by(tx: Tx, job_id: UUID, agent_id: UUID) -> bool:
+    """Answer whether an agent was lost while it ran a step of the latest attempt of a job."""
+    query = """SELECT EXISTS (SELECT 1 FROM step_runs WHERE job_run_id = $1 AND agent_id = $2 AND NOT superseded
+                                 AND failure_reason = 'agent_lost')"""
+    return bool(await tx.fetchval(query, job_id, agent_id))
+
+
 async def held_before(tx: Tx, step_ids: list[UUID], agent_id: UUID) -> set[UUID]:
     """Return those of the step runs of which this agent had a lease that ended."""
     rows = await tx.fetch(

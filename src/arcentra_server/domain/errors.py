@@ -5,6 +5,7 @@ ArcentraError
 ├── NotFound             no such object, or none that the caller may see
 ├── AlreadyExists        a name or key is taken
 ├── InvalidTransition    the object's state does not allow this
+├── NotAdmitted          the agent waits for approval, or is disabled
 ├── LeaseLost            the report is of a lease that ended
 ├── WriteConflict        another writer was first; the caller may repeat the call
 ├── Unauthenticated      no credential, or one that is not good
@@ -71,6 +72,12 @@ class InvalidTransition(ArcentraError):
     """The object's state does not allow this."""
 
     reason = "INVALID_TRANSITION"
+
+
+class NotAdmitted(ArcentraError):
+    """The agent waits for approval, or is disabled: it gets no work."""
+
+    reason = "NOT_ADMITTED"
 
 
 class LeaseLost(ArcentraError):

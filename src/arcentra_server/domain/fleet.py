@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from arcentra_server.domain.cell_selectors import selector_of
 from arcentra_server.domain.definition import JobSpec, PipelineSpec
 from arcentra_server.domain.errors import Fault
+from arcentra_server.domain.labels import LabelSet
 from arcentra_server.domain.matrix import job_cells
 from arcentra_server.domain.selectors import Operator, Selector, Term
 
@@ -21,7 +22,7 @@ class AgentLabels:
     """An agent and its labels in force."""
 
     name: str
-    labels: Mapping[str, str]
+    labels: LabelSet
 
 
 def fleet_warnings(spec: PipelineSpec, agents: Sequence[AgentLabels]) -> list[Fault]:
@@ -44,10 +45,13 @@ def unserved(selector: Selector, agents: Sequence[AgentLabels]) -> str | None:
     """Return what the nearest of some agents lacks, None when one can serve."""
     best: tuple[int, str] | None = None
     for agent in agents:
-        lacks = [in_words(term) for term in selector.terms if not term.matches(agent.labels)]
-        if not lacks:
+        lacks = [in_words(term) for term in selector.terms if not term.matches(agent.labels.values)]
+        unasked = sorted(agent.labels.reserved - selector.asks)
+        if not lacks and not unasked:
             return None
-        found = (len(lacks), f"nearest is `{agent.name}`, which lacks {', '.join(lacks)}")
+        reserved = f"is reserved for what asks for the label {', '.join(unasked)}" if unasked else ""
+        why = " and ".join(filter(None, (f"lacks {', '.join(lacks)}" if lacks else "", reserved)))
+        found = (len(lacks) + len(unasked), f"nearest is `{agent.name}`, which {why}")
         best = min(best, found) if best else found
     return best[1] if best else NO_AGENT
 

@@ -36,12 +36,16 @@ PREFIXES = {TokenKind.USER: "arc_pat", TokenKind.REGISTRATION: "arc_reg", TokenK
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a request, as its credential proves. `agent_id` is set for agents and for nobody else."""
+    """The caller of a request, as its credential proves. `agent_id` is set for agents and for nobody else.
+
+    `pending`: an agent that waits for approval.
+    """
 
     token_id: str
     name: str
     role: Role
     agent_id: UUID | None = None
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

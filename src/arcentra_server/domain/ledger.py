@@ -24,7 +24,8 @@ from arcentra_server.domain.execution import (
     StepState,
     Waiting,
 )
-from arcentra_server.domain.ledger_turns import REJECTED, LedgerTurns, cancelled_as, contribution_of
+from arcentra_server.domain.ledger_repairs import LedgerRepairs
+from arcentra_server.domain.ledger_turns import REJECTED, cancelled_as, contribution_of
 from arcentra_server.domain.states import STEP_FAILURES, FailureReason, GateState, RunStatus, StepStatus
 from arcentra_server.domain.transitions import check_step_transition
 
@@ -37,7 +38,7 @@ _DISOBEYED = (
 )
 
 
-class Ledger(LedgerTurns):
+class Ledger(LedgerRepairs):
     """See the module: every method is something that happens to what runs."""
 
     @classmethod
@@ -152,17 +153,26 @@ class Ledger(LedgerTurns):
         for job in [job for job in self.jobs.values() if job.run_id == run.id]:
             self.cancel_job(job, reason, cause)
 
-    def lose(self, step: StepState, message: str, *, agent_gone: bool = True, delay_seconds: float = 0.0) -> None:
+    def lose(
+        self,
+        step: StepState,
+        message: str,
+        *,
+        agent_gone: bool = True,
+        delay_seconds: float = 0.0,
+        lease_end: str = "lost",
+    ) -> None:
         """End the lease of a step that its agent will not run: back to the queue if it had not started, else failed.
 
         A step that waits for an agent which is gone together with the workspace of its job cannot be run any more.
+        `lease_end`: what is kept of the lease of one that goes back.
         """
         if step.lease is None or step.status.terminal:
             return
         workspace_lost = self.jobs[step.job_id].agent_id == step.lease.agent_id
         holder = None if step.own_selector else self.jobs[step.job_id].agent_id
         if step.status is StepStatus.QUEUED and (holder is None or not agent_gone):
-            self._end_lease(step, "lost")
+            self._end_lease(step, lease_end)
             self._enqueue(step, holder)
             self.delays[step.id] = delay_seconds
             return

@@ -75,6 +75,7 @@ class LedgerBook:
         self.delays: dict[UUID, float] = {}
         self.unqueued: set[UUID] = set()
         self.new_leases: dict[UUID, Lease] = {}
+        self.barred_agents: set[UUID] = set()  # of those loaded, those that get nothing: disabled, or not approved
         self.ended_leases: dict[UUID, str] = {}
         self.events: list[Event] = []
         self.cancels: list[CancelCommand] = []

@@ -142,7 +142,7 @@ class LedgerTurns(LedgerBook):
         if job.waits_for is Waiting.RETRY and job.retry is not None:
             # The pause is before whichever step is the first to run.
             self.delays[step.id] = job.retry.delay_ms / 1_000
-        if holder is None or holder != agent_id or run.paused:
+        if holder is None or holder != agent_id or holder in self.barred_agents or run.paused:
             self._enqueue(step, holder)
             return True
         # It follows at once on the agent that has the job's workspace: its slot has just become free.

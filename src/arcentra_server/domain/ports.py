@@ -49,6 +49,14 @@ class AgentLinks(Protocol):
         """Send leased step runs to those of their agents that are connected here."""
         ...
 
+    def reachable(self) -> Collection[UUID]:
+        """Return the agents that hold any channel to this process, also those that pull."""
+        ...
+
+    def unsent(self, leases: Mapping[UUID, UUID]) -> set[UUID]:
+        """Return those of the open leases, by id with their agents, that should go out from here and have not."""
+        ...
+
     def cancel(self, commands: Sequence[CancelCommand]) -> None:
         """Ask agents that are connected here to end step runs."""
         ...

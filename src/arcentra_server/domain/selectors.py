@@ -22,6 +22,9 @@ class Operator(StrEnum):
     LT = "Lt"
 
 
+_ASKING = frozenset({Operator.IN, Operator.EXISTS, Operator.GT, Operator.LT})
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Term:
     """One condition on one label. `Gt` and `Lt` compare numbers and fail on a label that is not one."""
@@ -45,6 +48,11 @@ class Term:
             case Operator.GT | Operator.LT:
                 return len(self.values) == 1 and _compare(self.operator, value, self.values[0])
 
+    def canonical(self) -> Term:
+        """Return it with values in the one order and number that say the same; only lists of values have another."""
+        listed = self.operator in (Operator.IN, Operator.NOT_IN)
+        return Term(self.key, self.operator, tuple(sorted(set(self.values)))) if listed else self
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:
@@ -55,9 +63,14 @@ class Selector:
     def matches(self, labels: Mapping[str, str]) -> bool:
         return all(term.matches(labels) for term in self.terms)
 
+    @property
+    def asks(self) -> frozenset[str]:
+        """The labels that an agent must have for it to match: those of a condition which no missing label meets."""
+        return frozenset(term.key for term in self.terms if term.operator in _ASKING)
+
     def to_json(self) -> list[list[Any]]:
         """Return the canonical form: equal selectors give equal forms, whatever the order they were written in."""
-        canonical = {Term(term.key, term.operator, tuple(sorted(set(term.values)))) for term in self.terms}
+        canonical = {term.canonical() for term in self.terms}
         return [[term.key, str(term.operator), list(term.values)] for term in sorted(canonical)]
 
     @classmethod

@@ -61,12 +61,18 @@ class ApprovalState(StrEnum):
 
 
 class AgentStatus(StrEnum):
-    """What an agent is doing. ONLINE: runs something and has room; BUSY: full; IDLE: runs nothing."""
+    """What an agent is doing. ONLINE: runs something and has room; BUSY: full; IDLE: runs nothing.
+
+    DRAINING takes nothing new, DISABLED and PENDING_APPROVAL take nothing at all.
+    """
 
     ONLINE = "ONLINE"
     OFFLINE = "OFFLINE"
     BUSY = "BUSY"
     IDLE = "IDLE"
+    DRAINING = "DRAINING"
+    DISABLED = "DISABLED"
+    PENDING_APPROVAL = "PENDING_APPROVAL"
 
 
 class FailureReason(StrEnum):
@@ -111,8 +117,33 @@ RUN_FAILURES = frozenset({RunStatus.FAILED, RunStatus.TIMEOUT})
 STEP_FAILURES = frozenset({StepStatus.FAILED, StepStatus.TIMEOUT})
 
 
-def agent_status(capacity: int, running: int) -> AgentStatus:
-    """Answer the state of an agent that is in contact."""
+def agent_status(
+    capacity: int,
+    running: int,
+    *,
+    away: bool = False,
+    approved: bool = True,
+    disabled: bool = False,
+    draining: bool = False,
+) -> AgentStatus:
+    """Answer the state of an agent: the first of these that holds.
+
+    Args:
+        capacity: Step runs it takes at once.
+        running: Step runs that it holds.
+        away: It is not in contact.
+        approved: An operator lets it take step runs, or nobody has to.
+        disabled: An operator keeps it from everything.
+        draining: It takes nothing new, as an operator or the agent itself wants.
+    """
+    if away:
+        return AgentStatus.OFFLINE
+    if not approved:
+        return AgentStatus.PENDING_APPROVAL
+    if disabled:
+        return AgentStatus.DISABLED
+    if draining:
+        return AgentStatus.DRAINING
     if running == 0:
         return AgentStatus.IDLE
     return AgentStatus.BUSY if running >= capacity else AgentStatus.ONLINE

@@ -7,13 +7,14 @@ go out together in the next. What is lost with a channel is read again from the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_server.domain.errors import Unauthenticated, Unavailable
 from arcentra_server.domain.execution import CancelCommand, Dispatch, Release
+from arcentra_server.domain.standing import Settings, Standing
 
 LARGEST_DISPATCH = 64  # step runs a message, so that none comes near the limit of a message's size
 
@@ -38,6 +39,7 @@ class Outgoing:
     refusals: list[Refusal] = field(default_factory=list)
     acked_sequence: int = 0
     reconnect: bool = False
+    settings: Settings | None = None
 
 
 class Outbox:
@@ -47,9 +49,11 @@ class Outbox:
         self.agent_id = agent_id
         self.pulls = pulls
         self.superseded = False
+        self.sent: set[UUID] = set()  # leases that went out, as far as they may still be open and not started
         self._closed = False
         self._failure: BaseException | None = None
         self._outgoing = Outgoing()
+        self._settings: Settings | None = None
         self._ready = asyncio.Event()
 
     @property
@@ -59,6 +63,7 @@ class Outbox:
         return sum(map(len, (waiting.dispatches, waiting.cancels, waiting.releases, waiting.refusals)))
 
     def dispatch(self, dispatch: Dispatch) -> None:
+        self.sent.add(dispatch.lease_id)
         self._outgoing.dispatches.append(dispatch)
         self._ready.set()
 
@@ -79,6 +84,29 @@ class Outbox:
     def ask_to_reconnect(self) -> None:
         self._outgoing.reconnect = True
         self._ready.set()
+
+    def brief(self, settings: Settings) -> None:
+        """Begin with these settings: they go out with the first message, at once if they want something of the agent.
+
+        To an agent that pulls they are a message of their own, and Register told it the rest.
+        """
+        self._settings = settings
+        wanting = settings.drain or settings.rotate_credential
+        if wanting or not self.pulls:
+            self._outgoing.settings = settings
+        if wanting:
+            self._ready.set()
+
+    def change(self, standing: Standing, *, rotate: bool = False) -> None:
+        """Note what operators want of the agent now, and whether it is to rotate its credential; tell what is new of it."""
+        if self._settings is None:
+            return
+        settings = self._settings.under(standing)
+        if rotate:
+            settings = settings.rotating()
+        if settings != self._settings:
+            self._settings = self._outgoing.settings = settings
+            self._ready.set()
 
     def fail(self, error: BaseException | None) -> None:
         """End the channel with an error: what the agent said could not be stored."""
@@ -106,8 +134,10 @@ class Outbox:
             raise self._failure
         if self.superseded:
             return None
-        if self._closed and self._outgoing == Outgoing():
-            return None
+        if self._closed:
+            self._outgoing.settings = None  # they are for a channel that goes on
+            if self._outgoing == Outgoing():
+                return None
         outgoing, self._outgoing = self._outgoing, Outgoing()
         if not self._closed:
             self._ready.clear()
@@ -135,6 +165,18 @@ class AgentChannels:
         if self._outboxes.get(outbox.agent_id) is outbox and not outbox.pulls:
             self._pushed[outbox.agent_id] = None
 
+    def pass_over(self, agent_id: UUID, seconds: float, then: Callable[[], None]) -> None:
+        """Let the scheduler push nothing to an agent for a while, as it refused something; `then` is called after it."""
+        if agent_id not in self._pushed:
+            return
+        del self._pushed[agent_id]
+
+        def again(outbox: Outbox = self._outboxes[agent_id]) -> None:
+            self.take_dispatches(outbox)
+            then()
+
+        asyncio.get_running_loop().call_later(seconds, again)
+
     def close(self, outbox: Outbox) -> None:
         """End a channel."""
         outbox.close()
@@ -147,6 +189,12 @@ class AgentChannels:
         outbox = self._outboxes.get(agent_id)
         if outbox is not None:
             outbox.fail(Unauthenticated("credential revoked"))
+
+    def change(self, agent_id: UUID, standing: Standing) -> None:
+        """Tell an agent that is connected here what operators want of it now."""
+        outbox = self._outboxes.get(agent_id)
+        if outbox is not None:
+            outbox.change(standing)
 
     def ask_all_to_reconnect(self) -> None:
         """Tell every agent that this server stops."""
@@ -164,6 +212,22 @@ class AgentChannels:
             outbox = self._outboxes.get(dispatch.agent_id)
             if outbox is not None and not outbox.pulls:
                 outbox.dispatch(dispatch)
+
+    def reachable(self) -> Collection[UUID]:
+        return self._outboxes.keys()
+
+    def unsent(self, leases: Mapping[UUID, UUID]) -> set[UUID]:
+        """Return those of the open leases, by id with their agents, that this process should have sent and has not."""
+        mine: dict[UUID, set[UUID]] = {}
+        for lease_id, agent_id in leases.items():
+            mine.setdefault(agent_id, set()).add(lease_id)
+        missing: set[UUID] = set()
+        for agent_id in self._pushed:
+            outbox = self._outboxes[agent_id]
+            # What is open no more is not asked for again: the memory of an outbox does not grow.
+            outbox.sent &= mine.get(agent_id, set())
+            missing |= mine.get(agent_id, set()) - outbox.sent
+        return missing
 
     def cancel(self, commands: Sequence[CancelCommand]) -> None:
         for command in commands:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from arcentra_api.agent.v1 import agent_pb2
-from arcentra_server.domain.errors import LimitExceeded, Unauthenticated, WriteConflict
+from arcentra_server.crashpoint import crashpoint
+from arcentra_server.domain.errors import LimitExceeded, Unavailable, WriteConflict
 from arcentra_server.domain.execution import StepReport
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.rpc.channels import Refusal
@@ -16,25 +18,30 @@ from arcentra_server.rpc.context import calling_agent
 from arcentra_server.rpc.convert import agent as convert
 from arcentra_server.rpc.convert.enums import STEP_STATUS
 from arcentra_server.rpc.parts import AgentParts
+from arcentra_server.rpc.welcome import Welcome, welcome
 from arcentra_server.services.reports import Verdict
 
 LARGEST_MESSAGE = 1_000  # reports in one message
 LARGEST_OUTBOX = 20_000  # things that wait to be sent to one agent
+REFUSAL_SECONDS = 10.0  # that an agent gets nothing new after it refused something: others are asked first
+ROUND = 6  # heartbeats: once a round the workspaces of the agent are looked at
 MOST_UNSETTLED = 64  # messages that wait for their commit before the next is read
 
 Write = Callable[[agent_pb2.ConnectResponse], Awaitable[None]]
 
 
 class Connection:
-    """See the module. `write` sends a message to the agent."""
+    """See the module. `token_id`: the credential of the agent; `write` sends a message to it."""
 
-    def __init__(self, parts: AgentParts, agent_id: UUID, write: Write) -> None:
+    def __init__(self, parts: AgentParts, agent_id: UUID, token_id: str, write: Write) -> None:
         self._parts = parts
         self._agent_id = agent_id
+        self._token_id = token_id
         self._write = write
+        self._welcome: Welcome | None = None
         self._outbox = parts.channels.open(agent_id, pulls=False)
         self._batched = False
-        self._heartbeat: asyncio.Future[bool] | None = None
+        self._beats = 0
         self._unsettled: deque[asyncio.Future[list[Verdict]]] = deque()
 
     async def run(self, messages: AsyncIterator[agent_pb2.ConnectRequest]) -> None:
@@ -43,8 +50,11 @@ class Connection:
         Raises:
             WriteConflict: the agent has opened another channel.
             LimitExceeded: a message holds too many reports.
+            NotAdmitted: the agent waits for approval, or is disabled.
+            Unauthenticated: the agent is gone.
         """
         try:
+            self._welcome = await welcome(self._parts, self._outbox, self._token_id)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send())
                 await self._receive(messages)
@@ -63,6 +73,7 @@ class Connection:
                 # What the message reports is settled first: a step that has ended is not one that the agent lost.
                 if self._unsettled:
                     await asyncio.wait(list(self._unsettled))
+                crashpoint("connect.first_message")
                 await self._catch_up(message)
                 first = False
 
@@ -85,17 +96,25 @@ class Connection:
             self._outbox.acknowledge(0, refusals)
 
     async def _beat(self, heartbeat: agent_pb2.ConnectHeartbeat) -> None:
-        """Renew the agent's leases; the next one waits for this one, so that a flood of them is the agent's own."""
-        capacity = convert.capacity_from(heartbeat.max_concurrent_step_runs)
-        if self._heartbeat is not None:
-            await asyncio.wait([self._heartbeat])
-        self._heartbeat = self._parts.agents.heartbeat(self._agent_id, capacity)
-        self._heartbeat.add_done_callback(self._beaten)
+        """Renew the agent's leases, and go on when they are: an acknowledgement of the message says so to its watchdog.
 
-    def _beaten(self, future: asyncio.Future[bool]) -> None:
-        """End the channel of an agent that has left. A heartbeat that could not be stored is made up for by the next."""
-        if not future.cancelled() and future.exception() is None and not future.result():
-            self._outbox.fail(Unauthenticated("credential revoked"))
+        Raises:
+            Unavailable: they could not be renewed.
+        """
+        capacity = convert.capacity_from(heartbeat.max_concurrent_step_runs)
+        metrics = convert.clean_metrics(heartbeat.metrics) if heartbeat.metrics else None
+        standing = await self._parts.agents.heartbeat(self._agent_id, capacity, metrics, draining=heartbeat.draining)
+        if self._welcome is not None:
+            self._welcome.beaten(standing)
+        self._beats += 1
+        if self._beats % ROUND == 0 and heartbeat.workspace_job_ids:
+            with suppress(Unavailable):  # the next round will do
+                await self._release(heartbeat)
+
+    async def _release(self, heartbeat: agent_pb2.ConnectHeartbeat) -> None:
+        """Release the workspaces of jobs that need them no more: what ended through another server told nobody here."""
+        for job_id in await self._parts.dispatch.released(self._agent_id, _kept_jobs(heartbeat)):
+            self._outbox.release(job_id)
 
     def _settled(
         self,
@@ -109,6 +128,7 @@ class Connection:
             # Not known to be committed: the agent keeps the message and sends it again on its next channel.
             self._outbox.fail(future.exception() if not future.cancelled() else None)
             return
+        crashpoint("report.settled")
         refused = [
             Refusal(report.step_id, STEP_STATUS.to_proto(report.status), verdict.reason, str(verdict))
             for report, verdict in zip(reports, future.result(), strict=True)
@@ -118,10 +138,11 @@ class Connection:
             self._outbox.acknowledge(sequence, [*refusals, *refused])
 
     async def _take_acks(self, message: agent_pb2.ConnectRequest) -> None:
-        """Take step runs back that the agent refuses. That it received one, its RUNNING report tells."""
+        """Take step runs back that the agent refuses, and let others have them. That it received one, RUNNING tells."""
         for ack in convert.acks_of(message):
             lease_id = parse_id(ack.command_id)
             if lease_id is not None and ack.status == agent_pb2.ACK_STATUS_FAILED:
+                self._parts.channels.pass_over(self._agent_id, REFUSAL_SECONDS, self._parts.bell.ring)
                 await self._parts.dispatch.refused(self._agent_id, lease_id, ack.message)
 
     async def _catch_up(self, message: agent_pb2.ConnectRequest) -> None:
@@ -130,8 +151,9 @@ class Connection:
         running = [step for step in map(parse_id, listed) if step is not None]
         # Only a heartbeat says which steps the agent has; a message without one says nothing of the others.
         names_steps = self._batched and message.HasField("heartbeat")
-        kept = [job for job in map(parse_id, message.heartbeat.workspace_job_ids) if job is not None]
+        kept = _kept_jobs(message.heartbeat)
         news = await self._parts.dispatch.catch_up(self._agent_id, running, kept, names_steps=names_steps)
+        crashpoint("connect.caught_up")
         for dispatch in news.dispatches:
             self._outbox.dispatch(dispatch)
         for command in news.cancels:
@@ -148,3 +170,8 @@ class Connection:
                 await self._write(response)
         if self._outbox.superseded:
             raise WriteConflict("the agent has opened another channel")
+
+
+def _kept_jobs(heartbeat: agent_pb2.ConnectHeartbeat) -> list[UUID]:
+    """Return the job runs whose workspace the agent has."""
+    return [job for job in map(parse_id, heartbeat.workspace_job_ids) if job is not None]

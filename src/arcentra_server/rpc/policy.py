@@ -18,6 +18,7 @@ _TRIGGER = frozenset({Role.TRIGGER, Role.MAINTAINER, Role.ADMIN})
 _MAINTAIN = frozenset({Role.MAINTAINER, Role.ADMIN})
 _DECIDE = frozenset({Role.APPROVER, Role.MAINTAINER, Role.ADMIN})
 _FLEET = _READ | {Role.AGENT_ADMIN}
+_FLEET_ADMIN = frozenset({Role.AGENT_ADMIN, Role.ADMIN})
 
 
 def _rows(service: str, **methods: frozenset[Role]) -> dict[str, frozenset[Role]]:
@@ -30,12 +31,13 @@ POLICY: dict[str, frozenset[Role]] = {
         Heartbeat=_AGENT,
         # The credential of a registration is the token in its message.
         Register=PUBLIC,
-        Unregister=_AGENT | {Role.AGENT_ADMIN, Role.ADMIN},
+        Unregister=_AGENT | _FLEET_ADMIN,
         FetchStepRun=_AGENT,
         ReportStepRunStatus=_AGENT,
         ReportJobRunStatus=_AGENT,
         CancelStepRun=_TRIGGER,
         CancelJobRun=_TRIGGER,
+        RotateCredential=_AGENT,
         UpdateLabels=_AGENT,
         Connect=_AGENT,
     ),
@@ -74,6 +76,7 @@ POLICY: dict[str, frozenset[Role]] = {
         DeleteStepRun=_MAINTAIN,
         CancelStepRun=_TRIGGER,
         RetryStepRun=_TRIGGER,
+        ExplainStepRun=_READ | {Role.AGENT_ADMIN},
         ListStepRunArtifacts=_READ,
     ),
     **_rows(
@@ -90,6 +93,13 @@ POLICY: dict[str, frozenset[Role]] = {
         "admin.v1.AdminService",
         WhoAmI=frozenset(USER_ROLES) | _AGENT,
         ListAgents=_FLEET,
+        GetAgent=_FLEET,
+        ApproveAgent=_FLEET_ADMIN,
+        DrainAgent=_FLEET_ADMIN,
+        ResumeAgent=_FLEET_ADMIN,
+        DisableAgent=_FLEET_ADMIN,
+        EnableAgent=_FLEET_ADMIN,
+        SetAgentLabels=_FLEET_ADMIN,
         SetSecret=_MAINTAIN,
         ListSecrets=_MAINTAIN,
         DeleteSecret=_MAINTAIN,
@@ -102,6 +112,17 @@ POLICY: dict[str, frozenset[Role]] = {
     **_rows("grpc.health.v1.Health", Check=PUBLIC, Watch=PUBLIC, List=PUBLIC),
     **_rows("grpc.reflection.v1alpha.ServerReflection", ServerReflectionInfo=PUBLIC),
 }
+
+WHILE_PENDING = frozenset(
+    f"/{method}"
+    for method in (
+        "agent.v1.AgentService/Heartbeat",
+        "agent.v1.AgentService/RotateCredential",
+        "agent.v1.AgentService/Unregister",
+        "admin.v1.AdminService/WhoAmI",
+    )
+)
+"""What an agent may call that waits for approval, besides Register, which is for anybody (security.md, S10)."""
 
 
 def check_policy(registered: Iterable[str], policy: Collection[str] = POLICY) -> None:

@@ -8,96 +8,195 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from arcentra_server.domain.selectors import Selector
+from arcentra_server.domain.labels import LabelSet
+from arcentra_server.scheduling.pools import Pool, Pools
+from arcentra_server.scheduling.reasons import WaitReason
 
 
-class WaitReason(StrEnum):
-    """Why a queued step run is not placed."""
+class Takes(StrEnum):
+    """What an agent that can be reached is given."""
 
-    NO_MATCHING_AGENT = "no_matching_agent"
-    AGENTS_FULL = "agents_full"
-    AGENT_AWAY = "agent_away"
+    ALL = "all"
+    BOUND = "bound"
+    """Only the next steps of jobs whose workspace it holds: it is drained, or draining."""
+    NOTHING = "nothing"
+    """It is not approved, or disabled."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSlots:
-    """An agent that can be reached, its labels in force, and how many more step runs it takes now."""
+    """An agent, its labels in force, and how many more step runs it has room for now."""
 
     id: UUID
-    labels: Mapping[str, str]
+    labels: LabelSet
     free: int
+    takes: Takes = Takes.ALL
+    online: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedStep:
-    """A step run in the queue. `agent_id`: the only agent that may take it, because it has the job's workspace."""
+    """A step run in the queue.
+
+    `agent_id`: the only agent that may take it, because it has the job's workspace. `held`: its run is paused.
+    `ready_at`: when it may be placed, in the seconds of `plan`'s `now`.
+    """
 
     step_run_id: UUID
     selector_id: int
     agent_id: UUID | None = None
+    held: bool = False
+    ready_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What there is to place, the most urgent first, and the agents. `pools` must know the selectors of the queue."""
+
+    queue: Sequence[QueuedStep]
+    agents: Sequence[AgentSlots]
+    pools: Pools
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to lease to whom, and why the rest waits."""
+    """What to lease to whom, as (step run, agent), and what is left over.
+
+    `rest`: what is not placed, in the order of the queue. `room`: free slots of agents that would take any step run.
+    """
 
     assignments: tuple[tuple[UUID, UUID], ...]
-    waiting: Mapping[UUID, WaitReason]
+    rest: Sequence[QueuedStep]
+    room: int
+    snapshot: Snapshot
+    now: float
+
+    def waiting(self) -> dict[UUID, WaitReason]:
+        """Return for every step run of `rest` why it waits: worked out only for who asks."""
+        reasons = _Reasons(self.snapshot, self.now)
+        return {step.step_run_id: reasons.of(step) for step in self.rest}
 
 
-def matching(selectors: Mapping[int, Selector], agents: Sequence[AgentSlots]) -> dict[int, tuple[UUID, ...]]:
-    """Return for each selector the agents that it matches; selectors that match none are left out."""
-    # Most agents share their labels with others: match each set of labels once.
-    groups: dict[tuple[tuple[str, str], ...], tuple[Mapping[str, str], list[UUID]]] = {}
-    for agent in agents:
-        groups.setdefault(tuple(sorted(agent.labels.items())), (agent.labels, []))[1].append(agent.id)
-    found: dict[int, tuple[UUID, ...]] = {}
-    for selector_id, selector in selectors.items():
-        ids = [identity for labels, members in groups.values() if selector.matches(labels) for identity in members]
-        if ids:
-            found[selector_id] = tuple(ids)
-    return found
-
-
-def plan(queue: Sequence[QueuedStep], agents: Sequence[AgentSlots], matches: Mapping[int, Sequence[UUID]]) -> Plan:
-    """Place the queue, in its order, on the agents with the most free slots.
+def plan(snapshot: Snapshot, now: float) -> Plan:
+    """Place a queue, in its order, each step run on the agent with the most free slots of those that may take it.
 
     Args:
-        queue: Step runs, the most urgent first.
-        agents: Agents that can be reached.
-        matches: For each selector the agents that it matches, as `matching` answers.
+        snapshot: The queue, as SQL orders it: priority, then fair share, then age. No step run or agent occurs twice.
+        now: Seconds, of the clock of `QueuedStep.ready_at`.
     """
-    free = {agent.id: agent.free for agent in agents if agent.free > 0}
-    order = {agent.id: position for position, agent in enumerate(agents)}
-    heaps: dict[int, list[tuple[int, int, UUID]]] = {}
+    slots = _Slots(snapshot)
     assignments: list[tuple[UUID, UUID]] = []
-    waiting: dict[UUID, WaitReason] = {}
-    for step in queue:
-        if step.agent_id is not None:
-            chosen = step.agent_id if free.get(step.agent_id, 0) > 0 else None
-            reason = WaitReason.AGENTS_FULL if step.agent_id in order else WaitReason.AGENT_AWAY
+    rest: list[QueuedStep] = []
+    for step in snapshot.queue:
+        if step.held or step.ready_at > now:
+            chosen = None
+        elif step.agent_id is not None:
+            chosen = slots.take(step.agent_id)
         else:
-            if step.selector_id not in heaps:
-                ids = matches.get(step.selector_id, ())
-                heaps[step.selector_id] = [(-free[one], order[one], one) for one in ids if free.get(one, 0) > 0]
-                heapq.heapify(heaps[step.selector_id])
-            chosen = _freest(heaps[step.selector_id], free)
-            reason = WaitReason.AGENTS_FULL if matches.get(step.selector_id) else WaitReason.NO_MATCHING_AGENT
+            chosen = slots.take_freest(step.selector_id) if slots.room else None
         if chosen is None:
-            waiting[step.step_run_id] = reason
+            rest.append(step)
         else:
-            free[chosen] -= 1
             assignments.append((step.step_run_id, chosen))
-    return Plan(tuple(assignments), waiting)
+    return Plan(tuple(assignments), rest, slots.room, snapshot, now)
 
 
-def _freest(heap: list[tuple[int, int, UUID]], free: Mapping[UUID, int]) -> UUID | None:
-    """Return the agent with the most free slots; entries that other selectors made stale are put right on the way."""
-    while heap:
-        negative, position, agent_id = heap[0]
-        actual = free[agent_id]
-        if actual == -negative:
-            heapq.heapreplace(heap, (negative + 1, position, agent_id)) if actual > 1 else heapq.heappop(heap)
-            return agent_id
-        heapq.heapreplace(heap, (-actual, position, agent_id)) if actual > 0 else heapq.heappop(heap)
-    return None
+class _Slots:
+    """The free slots while a plan is made. `room`: those of agents that take any step run."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        usable = [
+            agent for agent in snapshot.agents if agent.online and agent.free > 0 and agent.takes != Takes.NOTHING
+        ]
+        self._free = {agent.id: agent.free for agent in usable}
+        self._open = {agent.id for agent in usable if agent.takes == Takes.ALL}
+        self._members: dict[Pool, list[tuple[int, UUID]]] = {}
+        for position, agent in enumerate(usable):
+            if agent.takes == Takes.ALL:
+                self._members.setdefault(snapshot.pools.of(agent.labels), []).append((position, agent.id))
+        self._heaps: dict[tuple[Pool, ...], list[tuple[int, int, UUID]]] = {}
+        self._heap_of: dict[int, list[tuple[int, int, UUID]]] = {}
+        self.room = sum(self._free[agent_id] for agent_id in self._open)
+
+    def take(self, agent_id: UUID) -> UUID | None:
+        """Take a slot of this agent, if it has one."""
+        free = self._free.get(agent_id, 0)
+        if not free:
+            return None
+        self._free[agent_id] = free - 1
+        self.room -= agent_id in self._open
+        return agent_id
+
+    def take_freest(self, selector_id: int) -> UUID | None:
+        """Take a slot of the agent with the most, of those that the selector admits; the first of several."""
+        heap = self._heap_of.get(selector_id)
+        if heap is None:
+            heap = self._heap_of[selector_id] = self._heap(selector_id)
+        while heap:
+            negative, position, agent_id = heap[0]
+            free = self._free[agent_id]
+            if free == -negative:
+                self.room -= 1
+                self._free[agent_id] = free - 1
+                _put_right(heap, free - 1, position, agent_id)
+                return agent_id
+            # Another heap, or a bound step run, took of it meanwhile.
+            _put_right(heap, free, position, agent_id)
+        return None
+
+    def _heap(self, selector_id: int) -> list[tuple[int, int, UUID]]:
+        """Return the agents that a selector admits, the freest first; shared by selectors that admit the same ones."""
+        pools = tuple(pool for pool in self._members if selector_id in pool.selectors)
+        if pools not in self._heaps:
+            members = [member for pool in pools for member in self._members[pool]]
+            heap = [(-self._free[one], position, one) for position, one in members if self._free[one]]
+            heapq.heapify(heap)
+            self._heaps[pools] = heap
+        return self._heaps[pools]
+
+
+def _put_right(heap: list[tuple[int, int, UUID]], free: int, position: int, agent_id: UUID) -> None:
+    if free:
+        heapq.heapreplace(heap, (-free, position, agent_id))
+    else:
+        heapq.heappop(heap)
+
+
+class _Reasons:
+    """Why step runs wait that a plan has not placed."""
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self._agents: Mapping[UUID, AgentSlots] = {agent.id: agent for agent in snapshot.agents}
+        self._pools = snapshot.pools
+        self._now = now
+        self._of_selector: dict[int, WaitReason] = {}
+
+    def of(self, step: QueuedStep) -> WaitReason:
+        if step.held:
+            return WaitReason.PAUSED
+        if step.ready_at > self._now:
+            return WaitReason.RETRY_DELAY
+        if step.agent_id is not None:
+            return self._bound(step.agent_id)
+        if step.selector_id not in self._of_selector:
+            self._of_selector[step.selector_id] = self._free(step.selector_id)
+        return self._of_selector[step.selector_id]
+
+    def _bound(self, agent_id: UUID) -> WaitReason:
+        agent = self._agents.get(agent_id)
+        if agent is None or not agent.online:
+            return WaitReason.AGENT_AWAY
+        return WaitReason.AGENT_UNAVAILABLE if agent.takes == Takes.NOTHING else WaitReason.AGENT_FULL
+
+    def _free(self, selector_id: int) -> WaitReason:
+        selector = self._pools.selector(selector_id)
+        if selector is None or not any(selector.matches(agent.labels.values) for agent in self._agents.values()):
+            return WaitReason.NO_MATCHING_AGENT
+        admitted = [agent for agent in self._agents.values() if agent.labels.admit(selector)]
+        if not admitted:
+            return WaitReason.RESERVED
+        if not any(agent.online for agent in admitted):
+            return WaitReason.AGENTS_OFFLINE
+        if not any(agent.online and agent.takes == Takes.ALL for agent in admitted):
+            return WaitReason.AGENTS_UNAVAILABLE
+        return WaitReason.AGENTS_FULL

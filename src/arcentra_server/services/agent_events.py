@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import agent_events, logs
 from arcentra_server.db.batcher import Batcher
 from arcentra_server.db.engine import Database, Tx
@@ -43,6 +44,7 @@ class AgentEventService:
             async for batch in batches:
                 size = sum(event.size for event in batch)
                 await inflight.add(self._batcher.submit((agent_id, batch)), size)
+        crashpoint("event.before_ack")
         async with self._database.transaction() as tx:
             return tally.result(await agent_events.last_seq(tx, agent_id))
 
@@ -63,6 +65,8 @@ class AgentEventService:
                 [(agent_id, event) for agent_id, decision in decisions for event in decision.store],
                 [(agent_id, seq) for agent_id, decision in decisions for seq in decision.passed],
             )
+            crashpoint("event.before_commit")
+        crashpoint("event.after_commit")
         return [decision.verdicts for _, decision in decisions]
 
 

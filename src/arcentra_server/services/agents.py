@@ -1,26 +1,33 @@
-"""Agents: they join, say that they are alive, change their labels, and leave."""
+"""Agents: they join, say that they are alive, change their labels, rotate their credentials, and leave."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from arcentra_server.db import agents, events, tokens
-from arcentra_server.db.agents import AgentRow
+from arcentra_server.crashpoint import crashpoint
+from arcentra_server.db import agents, contact, events, orders, tokens
 from arcentra_server.db.batcher import Batcher
+from arcentra_server.db.contact import Beat
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
-from arcentra_server.domain.errors import NotFound, Unauthenticated
-from arcentra_server.domain.execution import Event, Resource
+from arcentra_server.db.tokens import TokenRow
+from arcentra_server.domain.errors import NotAdmitted, NotFound, Unauthenticated
+from arcentra_server.domain.execution import CancelCommand, Event, Resource
 from arcentra_server.domain.identity import ParsedToken, Role, TokenKind, parse_token
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.states import AgentStatus, agent_status
+from arcentra_server.domain.standing import Briefing, Standing
+from arcentra_server.domain.states import AgentStatus
 from arcentra_server.domain.token_maker import TokenMaker
 
 INVALID_REGISTRATION = "invalid registration token"
+REVOKED = "credential revoked"
+MOST_CANCELS = 1_000  # that one heartbeat is answered with
+OVERLAP = timedelta(minutes=10)  # that a credential stays good after it was rotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +45,46 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The answer to a registration. `token` is shown here and nowhere else; `labels` are those in force."""
+    """The answer to a registration. `token` is shown here and nowhere else; `labels` are those in force.
+
+    `expires_at`: when the token ends, None for never. `pending`: somebody has to approve the agent first.
+    """
 
     agent_id: UUID
     token: str
     labels: Mapping[str, str]
+    expires_at: datetime | None = None
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A new credential, and when it and the one before end; None for never."""
+
+    token: str
+    expires_at: datetime | None
+    old_expires_at: datetime
 
 
 class AgentService:
-    """See the module. `run` must be running for heartbeats to resolve."""
+    """See the module. `run` must be running for heartbeats to resolve.
 
-    def __init__(self, store: ExecutionStore, token_maker: TokenMaker, *, lease_seconds: float) -> None:
+    Args:
+        store: Where everything is kept.
+        token_maker: Makes credentials.
+        lease_seconds: How long leases hold without a word of their agent.
+        token_hours: How long the credential of an agent is good, 0 for ever.
+    """
+
+    def __init__(
+        self, store: ExecutionStore, token_maker: TokenMaker, *, lease_seconds: float, token_hours: float = 24.0
+    ) -> None:
         self._store = store
         self._database = store.database
         self._tokens = token_maker
         self._lease_seconds = lease_seconds
-        self._heartbeats: Batcher[tuple[UUID, int | None], bool] = Batcher(self._renew)
+        self._token_life = timedelta(hours=token_hours) if token_hours else None
+        self._heartbeats: Batcher[Beat, Standing | None] = Batcher(self._renew)
 
     async def register(self, registration_token: str, facts: AgentFacts) -> Registered:
         """Let a new agent join.
@@ -65,9 +96,8 @@ class AgentService:
         if parsed is None or parsed.kind is not TokenKind.REGISTRATION:
             raise Unauthenticated(INVALID_REGISTRATION)
         agent_id = new_id()
-        made = self._tokens.make(TokenKind.AGENT)
         async with self._database.transaction() as tx:
-            server_labels = await self._use_registration(tx, parsed)
+            used = await self._use_registration(tx, parsed)
             await agents.insert(
                 tx,
                 agent_id,
@@ -78,23 +108,19 @@ class AgentService:
                 version=facts.version,
                 capacity=facts.capacity,
                 claimed_labels=facts.labels,
-                server_labels=server_labels,
+                server_labels=used.labels,
+                approved=not used.needs_approval,
             )
-            await tokens.insert(
-                tx,
-                token_id=made.id,
-                kind=TokenKind.AGENT,
-                name=facts.name,
-                role=Role.AGENT,
-                secret_hash=made.secret_hash,
-                agent_id=agent_id,
-            )
+            token, expires_at = await self._issue(tx, agent_id, facts.name)
             await events.append(tx, [_event(agent_id, AgentStatus.OFFLINE, None)])
+            crashpoint("register.before_commit")
+        crashpoint("register.after_commit")
         self._store.announce_new_work()
-        return Registered(agent_id, made.text, {**facts.labels, **server_labels})
+        return Registered(agent_id, token, {**facts.labels, **used.labels}, expires_at, used.needs_approval)
 
     async def register_again(self, agent_id: UUID, token: str, facts: AgentFacts) -> Registered:
         """Take the new facts of an agent that joined before; it keeps its id and its token."""
+        parsed = parse_token(token)
         async with self._database.transaction() as tx:
             known = await agents.update_facts(
                 tx,
@@ -108,10 +134,28 @@ class AgentService:
                 claimed_labels=facts.labels,
             )
             row = await agents.get(tx, agent_id)
+            kept = await tokens.get(tx, parsed.id) if parsed else None
         if not known or row is None:
             raise NotFound("agent not found")
         self._store.announce_new_work()
-        return Registered(agent_id, token, row.labels)
+        return Registered(
+            agent_id, token, row.labels, kept.expires_at if kept else None, pending=not row.standing.approved
+        )
+
+    async def rotate_credential(self, agent_id: UUID, token_id: str) -> Rotated:
+        """Give an agent a new credential; the one it calls with ends a little later.
+
+        Raises:
+            Unauthenticated: it was revoked just now.
+        """
+        async with self._database.transaction() as tx:
+            retired = await tokens.retire(tx, token_id, agent_id, OVERLAP)
+            if retired is None:
+                raise Unauthenticated(REVOKED)
+            name, old_expires_at = retired
+            token, expires_at = await self._issue(tx, agent_id, name)
+        crashpoint("rotate.after_commit")
+        return Rotated(token, expires_at, old_expires_at)
 
     async def unregister(self, agent_id: UUID, reason: str) -> None:
         """Let an agent leave for good: its tokens end, what it ran is lost.
@@ -122,7 +166,7 @@ class AgentService:
         lost = f"agent left: {reason}" if reason else "agent left"
 
         async def decide(tx: Tx, ledger: Ledger) -> None:
-            steps = await agents.leased_steps(tx, [agent_id])
+            steps = await contact.leased_steps(tx, [agent_id])
             await load_steps(tx, ledger, steps)
             for step_id in steps:
                 ledger.lose(ledger.steps[step_id], lost)
@@ -134,12 +178,43 @@ class AgentService:
 
         await self._store.change(decide)
 
-    def heartbeat(self, agent_id: UUID, capacity: int | None = None) -> asyncio.Future[bool]:
-        """Renew the leases of an agent that was heard of; `capacity` None leaves the stored one.
+    def heartbeat(
+        self,
+        agent_id: UUID,
+        capacity: int | None = None,
+        metrics: Mapping[str, str] | None = None,
+        *,
+        draining: bool | None = None,
+    ) -> asyncio.Future[Standing | None]:
+        """Renew the leases of an agent that was heard of, and keep what it says of itself; None leaves what is stored.
 
-        The future answers whether there is such an agent: one that has left may still hold a channel.
+        The future answers what operators want of it, None when there is no such agent: one that has left may still hold
+        a channel.
         """
-        return self._heartbeats.submit((agent_id, capacity))
+        return self._heartbeats.submit(Beat(agent_id, capacity, metrics, draining))
+
+    async def admit(self, agent_id: UUID, token_id: str) -> Briefing:
+        """Answer what an agent that opens a channel is told.
+
+        Raises:
+            Unauthenticated: the agent or its credential is gone.
+            NotAdmitted: it waits for approval, or is disabled and runs nothing.
+        """
+        async with self._database.transaction() as tx:
+            briefing = await self._briefing(tx, agent_id, token_id)
+        if briefing.refusal:
+            raise NotAdmitted(briefing.refusal)
+        return briefing
+
+    async def brief_without_channel(self, agent_id: UUID, token_id: str) -> tuple[Briefing, list[CancelCommand]]:
+        """Answer what an agent is told that holds no channel, and which of its step runs it is to cancel.
+
+        Raises:
+            Unauthenticated: the agent or its credential is gone.
+        """
+        async with self._database.transaction() as tx:
+            briefing = await self._briefing(tx, agent_id, token_id)
+            return briefing, await orders.pending_cancels(tx, [agent_id], MOST_CANCELS) if briefing.busy else []
 
     async def update_labels(self, agent_id: UUID, labels: Mapping[str, str], *, merge: bool) -> Mapping[str, str]:
         """Change the labels an agent claims; return those in force.
@@ -154,20 +229,10 @@ class AgentService:
         self._store.announce_new_work()
         return in_force
 
-    async def record_metrics(self, agent_id: UUID, metrics: Mapping[str, str]) -> None:
-        """Keep the last metrics of an agent, as text by name."""
-        async with self._database.transaction() as tx:
-            await agents.set_metrics(tx, agent_id, metrics)
-
-    async def list_all(self) -> list[AgentRow]:
-        """Return every agent, by name."""
-        async with self._database.transaction() as tx:
-            return await agents.list_all(tx)
-
     async def rearm(self) -> int:
         """Give every agent one full lease time: called once when a server starts."""
         async with self._database.transaction() as tx:
-            return await agents.rearm(tx, self._lease_seconds)
+            return await contact.rearm(tx, self._lease_seconds)
 
     async def run(self) -> None:
         """Commit heartbeats until `close`."""
@@ -176,33 +241,57 @@ class AgentService:
     def close(self) -> None:
         self._heartbeats.close()
 
-    async def _use_registration(self, tx: Tx, parsed: ParsedToken) -> Mapping[str, str]:
+    async def _issue(self, tx: Tx, agent_id: UUID, name: str) -> tuple[str, datetime | None]:
+        made = self._tokens.make(TokenKind.AGENT)
+        expires_at = await tokens.insert(
+            tx,
+            token_id=made.id,
+            kind=TokenKind.AGENT,
+            name=name,
+            role=Role.AGENT,
+            secret_hash=made.secret_hash,
+            agent_id=agent_id,
+            ttl=self._token_life,
+        )
+        return made.text, expires_at
+
+    async def _briefing(self, tx: Tx, agent_id: UUID, token_id: str) -> Briefing:
+        endless = self._token_life is None
+        briefing = await agents.briefing(tx, agent_id, token_id, endless_tokens=endless)
+        if briefing is None:
+            raise Unauthenticated(REVOKED)
+        return briefing
+
+    async def _use_registration(self, tx: Tx, parsed: ParsedToken) -> TokenRow:
         row = await tokens.get(tx, parsed.id)
         good = row is not None and self._tokens.matches(parsed.secret, row.secret_hash)
         if row is None or not good or not await tokens.use_registration(tx, parsed.id):
             raise Unauthenticated(INVALID_REGISTRATION)
-        return row.labels
+        return row
 
-    async def _renew(self, batch: Sequence[tuple[UUID, int | None]]) -> list[bool]:
-        latest: dict[UUID, int | None] = {}
-        for agent_id, capacity in batch:
-            latest[agent_id] = capacity if capacity is not None else latest.get(agent_id)
+    async def _renew(self, batch: Sequence[Beat]) -> list[Standing | None]:
+        latest: dict[UUID, Beat] = {}
+        for beat in batch:
+            before = latest.get(beat.agent_id)
+            latest[beat.agent_id] = before.then(beat) if before else beat
         async with self._database.transaction() as tx:
-            rows = await agents.renew(tx, list(latest), list(latest.values()), self._lease_seconds)
+            rows = await contact.renew(tx, list(latest.values()), self._lease_seconds)
             changed = {}
             told = []
             for row in rows:
-                status, before = agent_status(row["capacity"], row["running"]), AgentStatus(row["status"])
-                if status is not before:
+                status, before_it = contact.status_of(row), AgentStatus(row["status"])
+                if status is not before_it:
                     changed[row["id"]] = status
-                    told.append(_event(row["id"], status, before))
+                    told.append(_event(row["id"], status, before_it))
             if changed:
-                await agents.set_status(tx, changed)
+                await contact.set_status(tx, changed)
                 await events.append(tx, told)
+            crashpoint("heartbeat.before_commit")
+        crashpoint("heartbeat.after_commit")
         if changed:
             self._store.announce_new_work()
-        known = {row["id"] for row in rows}
-        return [agent_id in known for agent_id, _ in batch]
+        standings = {row["id"]: contact.standing_of(row) for row in rows}
+        return [standings.get(beat.agent_id) for beat in batch]
 
 
 def _event(agent_id: UUID, status: AgentStatus, before: AgentStatus | None, message: str = "") -> Event:

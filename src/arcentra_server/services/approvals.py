@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import approvals, deadlines
 from arcentra_server.db.approvals import ApprovalFilter, ApprovalRow
 from arcentra_server.db.bad_rows import BadRows
@@ -67,8 +68,10 @@ class ApprovalService:
             await approvals.add_vote(tx, gate.id, caller.name, decision.comment, approved=decision.approved)
             votes = [*(vote.approved for vote in gate.votes), decision.approved]
             await _settle(tx, ledger, gate, result_of(votes, gate.needed))
+            crashpoint("approval.before_commit")
 
         await self._store.change(act)
+        crashpoint("approval.after_commit")
         async with self._store.database.transaction() as tx:
             row = await approvals.get(tx, decision.approval_id)
         if row is None:

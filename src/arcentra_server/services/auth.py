@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -20,6 +21,9 @@ CACHE_SECONDS = 5.0  # how long a revoked token may still be taken for good (sec
 CACHE_SIZE = 20_000
 FAILURES_A_MINUTE = 10.0  # from one peer, before any work is done for it (security.md, S12)
 
+End = Callable[[str], None]
+"""Ends a stream; takes the reason."""
+
 
 class AuthService:
     """Answers who a credential belongs to. Good answers are kept for five seconds."""
@@ -30,6 +34,8 @@ class AuthService:
         self._clock = clock
         self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        # How to end the streams that are open, by the token they were opened with.
+        self._streams: dict[str, set[End]] = {}
 
     def cached(self, text: str) -> Caller | None:
         """Return the caller of a token that was checked in the last seconds: no wait, no database."""
@@ -61,7 +67,7 @@ class AuthService:
             or not self._maker.matches(parsed.secret, row.secret_hash)
         ):
             raise self._refused(text, peer)
-        caller = Caller(row.id, row.name, row.role, row.agent_id)
+        caller = Caller(row.id, row.name, row.role, row.agent_id, row.pending)
         self._known[self._cache_key(text)] = (self._clock() + CACHE_SECONDS, caller)
         if len(self._known) > CACHE_SIZE:
             self._known.popitem(last=False)
@@ -76,8 +82,12 @@ class AuthService:
         labels: Mapping[str, str] | None = None,
         max_uses: int | None = None,
         ttl: timedelta | None = None,
+        needs_approval: bool = False,
     ) -> str:
-        """Make and store a token for a user or for registrations; return its text, which is nowhere else."""
+        """Make and store a token for a user or for registrations; return its text, which is nowhere else.
+
+        `needs_approval`: the agents that join with it wait until somebody approves them.
+        """
         made = self._maker.make(kind)
         async with self._database.transaction() as tx:
             await tokens.insert(
@@ -90,6 +100,7 @@ class AuthService:
                 labels=labels,
                 max_uses=max_uses,
                 ttl=ttl,
+                needs_approval=needs_approval,
             )
         return made.text
 
@@ -115,12 +126,39 @@ class AuthService:
             )
         return True
 
+    @contextmanager
+    def watch(self, token_id: str, end: End) -> Iterator[None]:
+        """Have a stream ended that outlives its credential: `end` is called with the reason when that is no longer good."""
+        streams = self._streams.setdefault(token_id, set())
+        streams.add(end)
+        try:
+            yield
+        finally:
+            streams.discard(end)
+            if not streams and self._streams.get(token_id) is streams:
+                del self._streams[token_id]
+
+    async def end_streams(self) -> None:
+        """End the open streams whose credential was revoked or has expired, here or by another server."""
+        if not self._streams:
+            return
+        async with self._database.transaction() as tx:
+            ended = await tokens.ended(tx, list(self._streams))
+        if ended:
+            self._forget(lambda caller: caller.token_id in ended)
+        for token_id, why in ended.items():
+            for end in list(self._streams.get(token_id, ())):
+                end(f"credential {why}")
+
     def _cache_key(self, text: str) -> bytes:
         return hashlib.sha256(text.encode()).digest()
 
     def forget_agent(self, agent_id: UUID) -> None:
-        """Take the credential of an agent for good no longer."""
-        for key in [key for key, (_, caller) in self._known.items() if caller.agent_id == agent_id]:
+        """Look at the credential of an agent again at its next call: it is no longer good, or allows something else."""
+        self._forget(lambda caller: caller.agent_id == agent_id)
+
+    def _forget(self, is_meant: Callable[[Caller], bool]) -> None:
+        for key in [key for key, (_, caller) in self._known.items() if is_meant(caller)]:
             del self._known[key]
 
     def _refused(self, text: str, peer: str) -> Unauthenticated:

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import groupby
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import concurrency
 from arcentra_server.db.bad_rows import BadRows
 from arcentra_server.db.bell import WorkBell
@@ -64,6 +65,7 @@ class ConcurrencyService:
             for first in range(0, len(jobs), LARGEST_GIFT):
                 act = partial(self._give, run_id, waiters)
                 answers, errors = await self._bad.each(self._store, jobs[first : first + LARGEST_GIFT], act)
+                crashpoint("concurrency.after_commit")
                 given += sum(answers)
                 failed |= errors
         return given

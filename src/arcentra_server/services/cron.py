@@ -6,6 +6,7 @@ import asyncio
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import runs, trigger_events, triggers
 from arcentra_server.db.bad_rows import BadRows
 from arcentra_server.db.clock import Clock, database_time
@@ -62,6 +63,7 @@ class CronService:
         late_before = seen_at - timedelta(seconds=self._late_seconds)
         fired, errors = 0, []
         while due := await self._claim():
+            crashpoint("cron.claimed")
             for row, now in due:
                 key = (row.pipeline_id, row.digest)
                 if self._bad.passed_over([key]):
@@ -123,9 +125,11 @@ class CronService:
                 actor=ACTOR,
             ),
         )
+        crashpoint("cron.started")
         reason = started.reason or (CAUGHT_UP if late else "")
         entry = _entry(row, tick, started.outcome, reason, started.run_id)
         await self._write(row, tick, following, now, [entry])
+        crashpoint("cron.noted")
         return int(started.run_id is not None)
 
     async def _note_missed(self, row: TriggerRow, first: datetime, plan: DueTicks, now: datetime) -> bool:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
-from arcentra_server.db import claims
+from arcentra_server.crashpoint import crashpoint
+from arcentra_server.db import claims, refusals
 from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.queue_head import MOST_READ, QueueHead
 from arcentra_server.domain.execution import CancelCommand, Dispatch
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.selectors import Selector
-from arcentra_server.domain.states import StepStatus
-from arcentra_server.scheduling.plan import AgentSlots, matching, plan
+from arcentra_server.domain.states import FailureReason, StepStatus
+from arcentra_server.scheduling.plan import AgentSlots, Plan
+from arcentra_server.scheduling.pools import Pools
 
-LARGEST_PASS = 1_000
 MOST_PASSED = 1_000  # ids of selectors that were given out and not seen yet
-REFUSED_SECONDS = 5.0  # before a step run that an agent refused is placed again
+# Before a step run is placed again that was refused once, twice, and so on; refused once more it fails. Agents that
+# stop all at once refuse what reaches them, and are known to stop by the next heartbeat.
+REFUSED_SECONDS = (1.0, 5.0, 10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +57,22 @@ class DispatchService:
         self._closed = False
         # Leases that agents which pull were given by this process, and have not started: not to be given twice.
         self._handed_out: set[UUID] = set()
-        self._selectors: dict[int, Selector] = {}
+        self._pools = Pools()
+        self._last_selector = 0
         self._passed: list[int] = []
-        self._matches: tuple[object, dict[int, tuple[UUID, ...]]] = (None, {})
+        self._head = QueueHead()
         # Two passes at once would count the same free slots.
         self._pass = asyncio.Lock()
 
     async def run_once(self) -> int:
         """Place what can be placed now; return how many step runs were leased."""
         async with self._pass:
-            return await self._run_pass()
+            try:
+                return await self._run_pass()
+            except BaseException:
+                # What was to be leased is still in the queue, before what is left of its head.
+                self._head.forget()
+                raise
 
     async def _run_pass(self) -> int:
         self._bell.answer()
@@ -78,25 +88,28 @@ class DispatchService:
                 return 0
             agents = _limit(agents, demands)
             if self._bell.look_for_new_work():
-                self._learn(await claims.selectors_after(tx, max(self._selectors, default=0), self._passed))
-            matches = self._match(agents)
-            free = {agent.id: agent.free for agent in agents}
-            rooms = {
-                selector: min(sum(free[agent] for agent in ids), LARGEST_PASS) for selector, ids in matches.items()
-            }
-            queue = await claims.lock_heads(tx, rooms, list(free), LARGEST_PASS)
-            if not queue:
-                return 0
-            planned = plan(queue, agents, matches)
+                self._learn(await claims.selectors_after(tx, self._last_selector, self._passed))
+                self._head.forget()
+            planned = await self._head.plan(tx, agents, targets, self._pools)
             if not planned.assignments:
                 return 0
             rows = await claims.claim(tx, [(new_id(), step, agent) for step, agent in planned.assignments])
             dispatches = await self._store.dispatches(tx, rows)
+            crashpoint("claim.before_commit")
+        crashpoint("claim.after_commit")
         self._deliver(dispatches, demands)
+        crashpoint("claim.sent")
         await self._store.fail_unsendable()
-        if len(rows) >= LARGEST_PASS or len(rows) < len(planned.assignments):
-            self._bell.ring()
+        self._go_on(planned, {row["step_run_id"] for row in rows})
         return len(rows)
+
+    def _go_on(self, planned: Plan, claimed: Collection[UUID]) -> None:
+        """Let another pass follow where this one may have left something that could be placed."""
+        if len(claimed) < len(planned.assignments):
+            self._head.forget([step for step, _ in planned.assignments if step not in claimed])
+            self._bell.ring()
+        elif len(claimed) >= MOST_READ:
+            self._bell.ring()
 
     async def fetch(self, agent_id: UUID, wanted: int, wait_seconds: float) -> list[Dispatch]:
         """Return up to `wanted` step runs for an agent that pulls, waiting for the first at most `wait_seconds`.
@@ -116,6 +129,7 @@ class DispatchService:
                 await asyncio.wait([demand.answer], timeout=wait_seconds)
             else:
                 await self.run_once()
+            crashpoint("fetch.leased")
             return demand.answer.result() if demand.answer.done() else []
         finally:
             self._demands.remove(demand)
@@ -130,7 +144,10 @@ class DispatchService:
                 demand.answer.set_result([])
 
     async def refused(self, agent_id: UUID, lease_id: UUID, message: str) -> None:
-        """Take a step run back that an agent will not run; it waits a little before it is placed again."""
+        """Take a step run back that an agent will not run; it waits, longer each time, before it is placed again.
+
+        One that is refused again and again fails: nobody is to wait for it for ever.
+        """
 
         async def decide(tx: Tx, ledger: Ledger) -> None:
             step_id = await claims.step_of(tx, lease_id, agent_id)
@@ -139,7 +156,15 @@ class DispatchService:
             await load_steps(tx, ledger, [step_id])
             step = ledger.steps[step_id]
             if step.lease is not None and step.lease.id == lease_id and step.status is StepStatus.QUEUED:
-                ledger.lose(step, message, agent_gone=False, delay_seconds=REFUSED_SECONDS)
+                times = await refusals.times_refused(tx, step_id)
+                if times < len(REFUSED_SECONDS):
+                    delay = REFUSED_SECONDS[times]
+                    ledger.lose(step, message, agent_gone=False, delay_seconds=delay, lease_end=refusals.REFUSED)
+                else:
+                    failure = (
+                        f"refused by every agent that was asked, {times + 1} times: {message or 'no reason given'}"
+                    )
+                    ledger.fail_waiting(step, failure, FailureReason.INTERNAL)
 
         await self._store.change(decide)
 
@@ -175,6 +200,11 @@ class DispatchService:
 
         return await self._store.change(decide)
 
+    async def released(self, agent_id: UUID, kept_jobs: Sequence[UUID]) -> list[UUID]:
+        """Return those of the job runs whose workspace an agent has that need it no more."""
+        async with self._store.database.transaction() as tx:
+            return await claims.finished_jobs(tx, kept_jobs, agent_id)
+
     async def _answer_with_leases(self, tx: Tx, demands: Sequence[_Demand]) -> list[_Demand]:
         """Answer agents that pull with what was leased to them since: the next steps of their jobs. Return the rest."""
         if not demands:
@@ -187,19 +217,12 @@ class DispatchService:
 
     def _learn(self, selectors: Mapping[int, Selector]) -> None:
         """Keep selectors that became known, and the ids below them that were passed over: not committed, or never."""
-        last = max(self._selectors, default=0)
+        last = max(self._last_selector, *selectors, 0)
         self._passed = [identity for identity in self._passed if identity not in selectors]
-        self._passed += [
-            identity for identity in range(last + 1, max(selectors, default=last)) if identity not in selectors
-        ]
+        self._passed += [identity for identity in range(self._last_selector + 1, last) if identity not in selectors]
         self._passed = self._passed[-MOST_PASSED:]
-        self._selectors.update(selectors)
-
-    def _match(self, agents: Sequence[AgentSlots]) -> Mapping[int, tuple[UUID, ...]]:
-        key = (len(self._selectors), tuple((agent.id, tuple(sorted(agent.labels.items()))) for agent in agents))
-        if self._matches[0] != key:
-            self._matches = (key, matching(self._selectors, agents))
-        return self._matches[1]
+        self._last_selector = last
+        self._pools.learn(selectors)
 
     def _deliver(self, dispatches: Sequence[Dispatch], demands: Sequence[_Demand]) -> None:
         pulled: dict[UUID, list[Dispatch]] = {demand.agent_id: [] for demand in demands}
@@ -220,4 +243,7 @@ def _limit(agents: Sequence[AgentSlots], demands: Sequence[_Demand]) -> list[Age
     wanted: dict[UUID, int] = {}
     for demand in demands:
         wanted[demand.agent_id] = wanted.get(demand.agent_id, 0) + demand.wanted
-    return [AgentSlots(agent.id, agent.labels, min(agent.free, wanted.get(agent.id, agent.free))) for agent in agents]
+    return [
+        replace(agent, free=wanted[agent.id]) if agent.free > wanted.get(agent.id, agent.free) else agent
+        for agent in agents
+    ]

@@ -8,6 +8,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import logs
 from arcentra_server.db.batcher import Batcher
 from arcentra_server.db.engine import Database, Tx
@@ -99,6 +100,7 @@ class LogService:
                 step_id = batch.step_id
                 incoming = await self._masked(agent_id, batch, masks)
                 await inflight.add(self._batcher.submit(incoming), len(batch.data))
+        crashpoint("log.before_ack")
         return tally.result(await self._last_seq(step_id) if step_id else 0)
 
     async def _masked(self, agent_id: UUID, batch: LogBatch, masks: dict[UUID, LogMask]) -> _Incoming:
@@ -213,6 +215,8 @@ class LogService:
                 else:
                     verdicts.append(Verdict(_named(item.batch), Reason.NOT_LEASED))
             await logs.store(tx, commit.chunks, commit.changed)
+            crashpoint("log.before_commit")
+        crashpoint("log.after_commit")
         for mask, end in commit.ends:
             mask.end = end
         self.wake(commit.changed)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import notifications
 from arcentra_server.db.contexts import job_context
 from arcentra_server.db.engine import Database
@@ -106,10 +107,13 @@ class Notifier:
             if claimed is None:
                 return
             notification_id, number = claimed
+            crashpoint("notify.claimed")
             delivery = await self._attempt(notification_id)
+            crashpoint("notify.sent")
             pause = again_in(number, delivery, self._jitter())
             async with self._database.transaction() as tx:
                 await notifications.settle(tx, notification_id, number, delivery, pause)
+            crashpoint("notify.settled")
             if not delivery.delivered:
                 _log.warning(
                     "notification_failed",

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from arcentra_server.db import agents, deadlines
+import structlog
+
+from arcentra_server.crashpoint import crashpoint
+from arcentra_server.db import contact, deadlines
 from arcentra_server.db.bad_rows import BadRows
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.execution import load_run, load_steps
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.execution import CancelCause, Closing, Event, Resource
+from arcentra_server.domain.lapse_brake import to_spare
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.states import AgentStatus, GateState, RunStatus, StepStatus
 
 START_SECONDS = 15.0  # from a dispatch to the RUNNING report, else it is taken back (reliability.md, F10)
@@ -23,13 +26,16 @@ AGAIN_SECONDS = 2.0  # before a step that was not started is placed again
 GRACE_SECONDS = 5.0  # what the agent gets to enforce the timeout of a step itself before the server does
 IGNORED_SECONDS = 120.0  # from the request to end a step to its end without the agent
 LARGEST_BATCH = 200
+LARGEST_LOSS = 2_000  # step runs of lost agents in one change
+LAPSING_SHARE = 1 / 3  # of the lease time: who is not heard of until so long before its end has missed a heartbeat
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """Something that becomes overdue: how it is found, and what is done about it."""
+    """Something that becomes overdue: how it is found, without what rests, and what is done about it."""
 
-    find: Callable[[Tx], Awaitable[list[Any]]]
+    find: Callable[[Tx, list[Any]], Awaitable[list[Any]]]
     act: Callable[[Tx, Ledger, Sequence[Any]], Awaitable[None]]
     bad: BadRows = field(default_factory=lambda: BadRows("reaper"))
 
@@ -37,20 +43,21 @@ class _Due:
 class Reaper:
     """See the module. All its times are the database's."""
 
-    def __init__(self, store: ExecutionStore, links: AgentLinks, *, lease_seconds: float) -> None:
+    def __init__(self, store: ExecutionStore, *, lease_seconds: float) -> None:
         self._store = store
-        self._links = links
         self._lease_seconds = lease_seconds
         self._was_away = False
         many = LARGEST_BATCH
         self._dues = (
-            _Due(lambda tx: deadlines.lapsed_agents(tx, many), self._lapsed_agents),
-            _Due(lambda tx: deadlines.orphaned_steps(tx, many), self._orphaned),
-            _Due(lambda tx: deadlines.unstarted_steps(tx, START_SECONDS, many), self._unstarted),
-            _Due(lambda tx: deadlines.overdue_steps(tx, GRACE_SECONDS, many), self._overdue_steps),
-            _Due(lambda tx: deadlines.overdue_jobs(tx, many), self._overdue_jobs),
-            _Due(lambda tx: deadlines.overdue_runs(tx, many), self._overdue_runs),
-            _Due(self._ask_again, self._unanswered),
+            _Due(self._find_lapsed, self._lapsed_agents),
+            # The steps of an agent each on its own: one that cannot be dealt with keeps no other from it.
+            _Due(lambda tx, rest: deadlines.forsaken_steps(tx, rest, LARGEST_LOSS), self._forsaken),
+            _Due(lambda tx, rest: deadlines.orphaned_steps(tx, rest, many), self._orphaned),
+            _Due(lambda tx, rest: deadlines.unstarted_steps(tx, START_SECONDS, rest, many), self._unstarted),
+            _Due(lambda tx, rest: deadlines.overdue_steps(tx, GRACE_SECONDS, rest, many), self._overdue_steps),
+            _Due(lambda tx, rest: deadlines.overdue_jobs(tx, rest, many), self._overdue_jobs),
+            _Due(lambda tx, rest: deadlines.overdue_runs(tx, rest, many), self._overdue_runs),
+            _Due(lambda tx, rest: deadlines.ignored_cancels(tx, IGNORED_SECONDS, rest, many), self._unanswered),
         )
 
     async def run_once(self) -> None:
@@ -64,8 +71,10 @@ class Reaper:
         for due in self._dues:
             try:
                 async with self._store.database.transaction() as tx:
-                    rows = await due.find(tx)
+                    rows = await due.find(tx, due.bad.all_passed_over())
                 errors += (await due.bad.each(self._store, rows, due.act))[1].values()
+                if rows:
+                    crashpoint("reaper.after_commit")
             except Unavailable:
                 self._was_away = True
                 raise
@@ -78,35 +87,43 @@ class Reaper:
         """Give every agent a full lease after the database was away: nobody could renew one meanwhile."""
         if self._was_away:
             async with self._store.database.transaction() as tx:
-                await agents.rearm(tx, self._lease_seconds)
+                await contact.rearm(tx, self._lease_seconds)
             self._was_away = False
-
-    async def _ask_again(self, tx: Tx) -> list[UUID]:
-        """Ask again those that were asked to end a step; return the steps that have been asked for too long.
-
-        The first request may have been lost: with this process, with the channel, or to an agent of another server.
-        """
-        self._links.cancel(await deadlines.pending_cancels(tx, LARGEST_BATCH))
-        return await deadlines.ignored_cancels(tx, IGNORED_SECONDS, LARGEST_BATCH)
 
     async def _unanswered(self, tx: Tx, ledger: Ledger, ignored: Sequence[UUID]) -> None:
         await load_steps(tx, ledger, ignored)
         for step_id in ignored:
             ledger.end_cancelled(ledger.steps[step_id])
 
+    async def _find_lapsed(self, tx: Tx, rest: list[Any]) -> list[UUID]:
+        """Return the agents that are lost, and give those one more lease time that fell silent with most others."""
+        lapsed = await deadlines.lapsed_agents(tx, rest, LARGEST_BATCH)
+        if not lapsed:
+            return []
+        spared = to_spare(await contact.holders(tx, self._lease_seconds * LAPSING_SHARE))
+        if spared:
+            spared = await contact.spare(tx, spared, self._lease_seconds)
+            _log.warning("mass_lapse", spared=len(spared), action="waiting one more lease time for these agents")
+        return [agent_id for agent_id in lapsed if agent_id not in set(spared)]
+
     async def _lapsed_agents(self, tx: Tx, ledger: Ledger, silent: Sequence[UUID]) -> None:
-        # Runs are locked before agents, everywhere; the agents are looked at again under their lock.
-        await load_steps(tx, ledger, await agents.leased_steps(tx, list(silent)))
-        lapsed = set(await agents.lapsed(tx, list(silent)))
-        for step in list(ledger.steps.values()):
-            if step.lease is not None and step.lease.agent_id in lapsed:
-                ledger.lose(step, "the agent was lost while the step ran")
-        told = [
+        lapsed = await contact.lapsed(tx, list(silent))
+        ledger.events += [
             Event(Resource.AGENT, None, None, None, None, row["id"], AgentStatus.OFFLINE.value, row["status"])
-            for row in await agents.mark_offline(tx, list(lapsed))
+            for row in await contact.mark_offline(tx, lapsed)
             if row["status"] != AgentStatus.OFFLINE.value
         ]
-        ledger.events += told
+        crashpoint("reaper.before_commit")
+
+    async def _forsaken(self, tx: Tx, ledger: Ledger, forsaken: Sequence[UUID]) -> None:
+        # Runs are locked before agents, everywhere; the agents, which may be back, are looked at again under their lock.
+        await load_steps(tx, ledger, forsaken)
+        steps = [ledger.steps[step_id] for step_id in forsaken]
+        holders = {step.lease.agent_id for step in steps if step.lease is not None}
+        away = set(await contact.lapsed(tx, list(holders)))
+        for step in steps:
+            if step.lease is not None and step.lease.agent_id in away:
+                ledger.lose(step, "the agent was lost while the step ran")
 
     async def _orphaned(self, tx: Tx, ledger: Ledger, orphaned: Sequence[UUID]) -> None:
         await load_steps(tx, ledger, orphaned)

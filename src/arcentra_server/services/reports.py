@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import step_runs
 from arcentra_server.db.batcher import Batcher
 from arcentra_server.db.engine import Tx
@@ -38,6 +39,8 @@ class ReportService:
         self._batcher.close()
 
     async def _commit(self, batch: Sequence[Sequence[StepReport]]) -> list[list[Verdict]]:
+        crashpoint("report.received")
+
         async def decide(tx: Tx, ledger: Ledger) -> list[list[Verdict]]:
             await load_steps(tx, ledger, list({report.step_id for reports in batch for report in reports}))
             verdicts = [[_take(ledger, report) for report in reports] for reports in batch]
@@ -45,7 +48,9 @@ class ReportService:
                 await self._distinguish(tx, ledger, batch, verdicts)
             return verdicts
 
-        return await self._store.change(decide)
+        committed = await self._store.change(decide)
+        crashpoint("report.after_commit")
+        return committed
 
     async def _distinguish(
         self, tx: Tx, ledger: Ledger, batch: Sequence[Sequence[StepReport]], verdicts: list[list[Verdict]]

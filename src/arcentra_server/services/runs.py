@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import artifacts, deployments, new_steps, pipelines, runs, step_runs
 from arcentra_server.db.deployments import DeploymentFilter, DeploymentRow
 from arcentra_server.db.engine import Tx, new_id
@@ -16,12 +17,12 @@ from arcentra_server.db.paging import Page
 from arcentra_server.db.run_starter import RunStarter, Started
 from arcentra_server.db.runs import RunRow
 from arcentra_server.domain import rollup
-from arcentra_server.domain.errors import InvalidTransition, NotFound, NotLeased
+from arcentra_server.domain.errors import InvalidTransition, LeaseLost, NotFound, NotLeased
 from arcentra_server.domain.execution import JobState, RunState
 from arcentra_server.domain.instantiate import Trigger
-from arcentra_server.domain.ledger import NOT_LEASED, Ledger
+from arcentra_server.domain.ledger import LEASE_LOST, NOT_LEASED, Ledger
 from arcentra_server.domain.retries import open_needs, to_retry
-from arcentra_server.domain.states import RUN_FAILURES, GateState, RunStatus
+from arcentra_server.domain.states import RUN_FAILURES, FailureReason, GateState, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,9 @@ class RunService:
             ledger.reopen(run, jobs, attempts, open_needs(jobs, list(ledger.jobs.values()), needs))
             return [job.id for job in jobs]
 
-        return await self._store.change(decide)
+        opened = await self._store.change(decide)
+        crashpoint("retry_run.after_commit")
+        return opened
 
     async def stop(self, run_id: UUID, pipeline_id: UUID | None, reason: str) -> None:
         """End a run: what waits is cancelled now, what runs is asked to end. Final. Repeating it changes nothing.
@@ -106,6 +109,7 @@ class RunService:
             ledger.stop_run(run, reason)
 
         await self._store.change(decide)
+        crashpoint("stop_run.after_commit")
 
     async def pause(self, run_id: UUID, pipeline_id: UUID | None, reason: str, actor: str) -> None:
         """Let a run start nothing new. What runs goes on. Repeating it changes nothing.
@@ -185,12 +189,14 @@ class RunService:
             ledger.cancel_job(job, reason)
 
         await self._store.change(decide)
+        crashpoint("cancel_job.after_commit")
 
     async def report_job(self, report: JobReport) -> None:
         """Take what the agent that holds a job says of it, and where its artifacts are.
 
         Raises:
             NotLeased: the job is unknown, or another agent's.
+            LeaseLost: the agent was lost while it ran a step of the job.
             InvalidTransition: the job has not ended in the way that is reported.
         """
 
@@ -200,10 +206,13 @@ class RunService:
                 raise NotLeased(NOT_LEASED)
             await load_run(tx, ledger, run_id)
             job = ledger.jobs[report.job_id]
-            if job.agent_id == report.agent_id:
-                _take(ledger, job, report)
-            elif not await step_runs.held_job_before(tx, job.id, report.agent_id):
+            is_holder = job.agent_id == report.agent_id
+            if not is_holder and not await step_runs.held_job_before(tx, job.id, report.agent_id):
                 raise NotLeased(NOT_LEASED)
+            if job.failure_reason is FailureReason.AGENT_LOST and await step_runs.lost_by(tx, job.id, report.agent_id):
+                raise LeaseLost(LEASE_LOST)  # it is back, and changes nothing any more
+            if is_holder:
+                _take(ledger, job, report)
             # What an earlier attempt left behind is kept; of the one in force its agent has no say any more.
             await artifacts.store(tx, job.id, report.artifact_uris or {}, new_id)
 

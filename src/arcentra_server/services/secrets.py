@@ -8,12 +8,13 @@ from uuid import UUID
 
 import structlog
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import secrets
 from arcentra_server.db.engine import Database, Tx, new_id
 from arcentra_server.db.secrets import SecretRow
-from arcentra_server.domain.errors import Fault, NotFound, ValidationError, WriteConflict
+from arcentra_server.domain.errors import Fault, NotFound, SecretUnreadable, ValidationError, WriteConflict
 from arcentra_server.domain.field_checks import check_name
-from arcentra_server.domain.secret_box import KEY_UNAVAILABLE, KeyRing, RandomBytes
+from arcentra_server.domain.secret_box import KEY_BYTES, KEY_UNAVAILABLE, KeyRing, RandomBytes, WrappedKey
 from arcentra_server.domain.secret_names import (
     SecretScope,
     bound_to,
@@ -23,6 +24,8 @@ from arcentra_server.domain.secret_names import (
 )
 
 _ATTEMPTS = 3
+_MARK = ("the key of the servers",)
+_ONE_KEY = "give every server of this database the same secrets.key_file"
 _log = structlog.get_logger()
 
 
@@ -61,6 +64,7 @@ class SecretService:
             raise ValidationError(faults)
         async with self._database.transaction() as tx:
             version = await self._store(tx, await _complete(tx, scope), name, value, set_by)
+        crashpoint("secret.after_commit")
         return StoredSecret(version, warnings_about(value))
 
     async def _store(self, tx: Tx, scope: SecretScope, name: str, value: str, set_by: str) -> int:
@@ -95,11 +99,27 @@ class SecretService:
                 raise NotFound(f"secret {name!r} not found in this scope")
 
     async def check_keys(self) -> None:
-        """Say so in the log when secrets are stored whose key the server does not have."""
+        """Say so in the log when secrets are stored whose key the server does not have, or other servers have another."""
+        ours = self._keys.wrap(self._random_bytes(KEY_BYTES), _MARK, self._random_bytes)
         async with self._database.transaction() as tx:
-            foreign = await secrets.foreign_keys(tx, self._keys.key_ids)
+            mark = await secrets.key_mark(tx, ours)
+            same = self._opens(mark)
+            # One that goes by the same id and is another opens nothing either.
+            known = [key_id for key_id in self._keys.key_ids if same or key_id != mark.key_id]
+            foreign = await secrets.foreign_keys(tx, known)
+            if mark.key_id != ours.key_id if same else mark.key_id not in foreign:
+                await secrets.replace_key_mark(tx, ours)
+        if not same:
+            _log.error("secrets_key_differs", key_ids=self._keys.key_ids, last_server=mark.key_id, action=_ONE_KEY)
         for key_id, count in foreign.items():
             _log.error("secrets_unreadable", reason=KEY_UNAVAILABLE, key_id=key_id, secrets=count)
+
+    def _opens(self, mark: WrappedKey) -> bool:
+        try:
+            self._keys.unwrap(mark, _MARK)
+        except SecretUnreadable:
+            return False
+        return True
 
 
 def _check_scope(scope: SecretScope) -> list[Fault]:

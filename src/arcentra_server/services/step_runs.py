@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import artifacts, new_steps, pipelines, runs, step_runs
 from arcentra_server.db.artifacts import ArtifactRow
 from arcentra_server.db.engine import Tx, new_id
@@ -155,8 +156,10 @@ class StepRunService:
                 raise NotFound(f"step run {str(step_id)!r} not found")
             if step.status is not StepStatus.CANCELLED:
                 ledger.cancel_step(step, reason)
+            crashpoint("cancel_step.before_commit")
 
         await self._store.change(decide)
+        crashpoint("cancel_step.after_commit")
 
     async def retry(self, step_id: UUID, actor: str = "") -> UUID:
         """Run the job of a step run again, in a new workspace; return the id of the new attempt of this step.
@@ -185,9 +188,12 @@ class StepRunService:
             await runs.add_actor(tx, run.id, actor)
             attempts = await new_steps.copy_attempts(tx, [one.id for one in jobs], new_id)
             ledger.reopen(run, jobs, attempts, open_needs(jobs, list(ledger.jobs.values()), needs))
+            crashpoint("retry_step.before_commit")
             return next(step.id for step in attempts if (step.job_id, step.index) == (job.id, row.step_index))
 
-        return await self._store.change(decide)
+        attempt = await self._store.change(decide)
+        crashpoint("retry_step.after_commit")
+        return attempt
 
     async def artifacts(self, step_id: UUID) -> list[ArtifactRow]:
         """Return the artifacts of a step run.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import hook_deliveries, hooks, trigger_events, triggers
 from arcentra_server.db.clock import Clock, database_time
 from arcentra_server.db.engine import Database, new_id
@@ -118,6 +119,7 @@ class WebhookService:
         if not is_ours:
             reason = "" if delivery.outcome else _IN_WORK
             return Answer(TriggerOutcome.DUPLICATE, reason, delivery.runs, delivery.outcome)
+        crashpoint("webhook.taken")
         return await self._work(hook, delivery, event)
 
     async def resume(self) -> int:
@@ -171,6 +173,7 @@ class WebhookService:
                     said = "; ".join(reason for reason in (verdict.reason, started.reason) if reason)
                     started = Started(started.outcome, said, started.run_id)
             results.append((row, started))
+        crashpoint("webhook.started")
         return await self._finish(hook, delivery, event, results)
 
     async def _finish(
@@ -198,6 +201,7 @@ class WebhookService:
             await trigger_events.append(tx, entries, now)
             await hook_deliveries.finish(tx, delivery.id, outcome, reason, runs)
             await triggers.note_fired(tx, fired, now)
+        crashpoint("webhook.finished")
         return Answer(outcome, reason, runs)
 
     async def _refuse(self, hook: HookRow, reason: str, code: str, now: datetime) -> None:

@@ -17,6 +17,7 @@ from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_api.stream.v1 import stream_pb2, stream_pb2_grpc
 from arcentra_server.db.engine import Database, new_id
 from arcentra_server.domain.identity import Role, TokenKind
+from arcentra_server.domain.standing import Settings
 from arcentra_server.domain.states import AgentStatus, RunStatus, StepStatus
 from arcentra_server.rpc.channels import AgentChannels
 from arcentra_server.rpc.interceptors.guard import Guard
@@ -87,7 +88,12 @@ async def wire(dsn: str) -> AsyncIterator[Wire]:
             interceptors=[Guard(world.server.auth, lambda *_: None)], options=[("grpc.so_reuseport", 0)]
         )
         parts = AgentParts(
-            world.server.agents, world.server.dispatch, world.server.reports, AgentChannels(), world.server.bell
+            world.server.agents,
+            world.server.dispatch,
+            world.server.reports,
+            AgentChannels(),
+            world.server.bell,
+            Settings(heartbeat_ms=10_000, lease_ms=30_000),
         )
         gateway = GatewayServicer(logs, events, handshake_seconds=5, idle_seconds=0.2)
         gateway_pb2_grpc.add_GatewayServiceServicer_to_server(gateway, server)

@@ -54,7 +54,7 @@ def pipelines(world: World) -> PipelineServicer:
 
 @pytest.fixture
 def steps(world: World) -> StepRunServicer:
-    return StepRunServicer(world.server.steps)
+    return StepRunServicer(world.server.steps, world.server.explain)
 
 
 async def apply(pipelines: PipelineServicer, document: str = DOCUMENT) -> pipeline_pb2.ApplyPipelineResponse:
@@ -152,6 +152,22 @@ async def test_step_runs_are_found_changed_cancelled_and_retried(
         steprun_pb2.ListStepRunArtifactsRequest(step_run_id=step_id), NO_CONTEXT
     )
     assert (artifacts.success, len(artifacts.artifacts)) == (True, 0)
+
+
+async def test_a_waiting_step_is_explained(world: World, pipelines: PipelineServicer, steps: StepRunServicer) -> None:
+    agent = await world.agent("busy")
+    await world.sql("UPDATE agents SET lease_until = NULL WHERE id = $1", agent)
+    job = (await run_of(pipelines, await trigger(pipelines))).job_runs[0]
+    first, second = (step.step_run_id for step in job.step_runs)
+    found = await steps.ExplainStepRun(steprun_pb2.ExplainStepRunRequest(step_run_id=first), NO_CONTEXT)
+    assert (found.status, found.waiting_reason) == (steprun_pb2.STEP_RUN_STATUS_QUEUED, "agent")
+    assert (found.queue_rank, found.queue_length, found.waiting_since > 0) == (1, 1, True)
+    assert found.summary == "the agent `busy` that can serve it is offline"
+    [verdict] = found.agents
+    assert (verdict.agent_id, verdict.name, verdict.can_take) == (str(agent), "busy", False)
+    assert [(one.reason, one.since > 0) for one in verdict.obstacles] == [("offline", True)]
+    found = await steps.ExplainStepRun(steprun_pb2.ExplainStepRunRequest(step_run_id=second), NO_CONTEXT)
+    assert [(one.kind, one.job_run_id) for one in found.blockers] == [("previous_step", job.job_run_id)]
 
 
 async def test_a_step_is_added_and_removed(pipelines: PipelineServicer, steps: StepRunServicer) -> None:

@@ -56,6 +56,8 @@ def test_a_state_is_called_as_the_change_that_led_to_it(resource: Resource, stat
 def test_an_agent_that_left() -> None:
     row = event_row(1, AGENT, "OFFLINE", "OFFLINE", message="unregistered")
     assert event_type(row, is_state=False) == pb.EVENT_TYPE_AGENT_UNREGISTERED
+    noted = event_row(1, AGENT, "DRAINING", "IDLE", message="unregistered")  # the words of an operator
+    assert event_type(noted, is_state=False) is None
 
 
 def test_every_end_has_a_type() -> None:

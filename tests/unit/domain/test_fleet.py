@@ -3,13 +3,14 @@ import pytest
 from arcentra_server.domain.definition import GitSource, JobSpec, PipelineSpec, StageSpec, StepSpec
 from arcentra_server.domain.errors import Fault
 from arcentra_server.domain.fleet import MOST_SELECTORS, NO_AGENT, AgentLabels, fleet_warnings, in_words, unserved
+from arcentra_server.domain.labels import LabelSet, in_force
 from arcentra_server.domain.selectors import Operator, Selector, Term
 
 LINUX = Term("os", Operator.IN, ("linux",))
 ARM = Term("arch", Operator.IN, ("arm64",))
 FLEET = [
-    AgentLabels("a1", {"os": "linux", "arch": "amd64"}),
-    AgentLabels("a2", {"os": "darwin", "arch": "amd64"}),
+    AgentLabels("a1", LabelSet({"os": "linux", "arch": "amd64"})),
+    AgentLabels("a2", LabelSet({"os": "darwin", "arch": "amd64"})),
 ]
 
 
@@ -49,8 +50,16 @@ def test_without_agents_one_warning_says_all() -> None:
 
 
 def test_of_agents_that_are_as_near_the_first_by_name_is_named() -> None:
-    fleet = [AgentLabels("z", {}), AgentLabels("m", {})]
+    fleet = [AgentLabels("z", LabelSet({})), AgentLabels("m", LabelSet({}))]
     assert unserved(Selector((ARM,)), fleet) == "nearest is `m`, which lacks arch=arm64"
+
+
+def test_an_agent_that_is_reserved_serves_only_what_asks_for_it() -> None:
+    fleet = [AgentLabels("gpu", in_force({"!gpu": "nvidia", "os": "linux"}, {}))]
+    assert unserved(Selector((LINUX,)), fleet) == "nearest is `gpu`, which is reserved for what asks for the label gpu"
+    both = "nearest is `gpu`, which lacks arch=arm64 and is reserved for what asks for the label gpu"
+    assert unserved(Selector((ARM,)), fleet) == both
+    assert unserved(Selector((Term("gpu", Operator.EXISTS),)), fleet) is None
 
 
 def test_only_so_many_selectors_are_looked_at() -> None:

@@ -140,3 +140,23 @@ def test_a_decision_is_made_once() -> None:
 )
 def test_state_of_an_agent(capacity: int, running: int, status: AgentStatus) -> None:
     assert agent_status(capacity, running) is status
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("approved", [False, True])
+@pytest.mark.parametrize("disabled", [False, True])
+@pytest.mark.parametrize("draining", [False, True])
+@pytest.mark.parametrize("running", [0, 1, 2])
+def test_what_is_wanted_of_an_agent_comes_before_what_it_does(
+    away: bool, approved: bool, disabled: bool, draining: bool, running: int
+) -> None:
+    first = (
+        (AgentStatus.OFFLINE, away),
+        (AgentStatus.PENDING_APPROVAL, not approved),
+        (AgentStatus.DISABLED, disabled),
+        (AgentStatus.DRAINING, draining),
+        (agent_status(2, running), True),
+    )
+    expected = next(status for status, holds in first if holds)
+    done = agent_status(2, running, away=away, approved=approved, disabled=disabled, draining=draining)
+    assert done is expected

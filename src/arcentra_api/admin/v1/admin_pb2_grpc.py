@@ -48,6 +48,41 @@ class AdminServiceStub:
                 request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.GetAgent = channel.unary_unary(
+                '/admin.v1.AdminService/GetAgent',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.GetAgentRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.GetAgentResponse.FromString,
+                _registered_method=True)
+        self.ApproveAgent = channel.unary_unary(
+                '/admin.v1.AdminService/ApproveAgent',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ApproveAgentRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ApproveAgentResponse.FromString,
+                _registered_method=True)
+        self.DrainAgent = channel.unary_unary(
+                '/admin.v1.AdminService/DrainAgent',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DrainAgentRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DrainAgentResponse.FromString,
+                _registered_method=True)
+        self.ResumeAgent = channel.unary_unary(
+                '/admin.v1.AdminService/ResumeAgent',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ResumeAgentRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ResumeAgentResponse.FromString,
+                _registered_method=True)
+        self.DisableAgent = channel.unary_unary(
+                '/admin.v1.AdminService/DisableAgent',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DisableAgentRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DisableAgentResponse.FromString,
+                _registered_method=True)
+        self.EnableAgent = channel.unary_unary(
+                '/admin.v1.AdminService/EnableAgent',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.EnableAgentRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.EnableAgentResponse.FromString,
+                _registered_method=True)
+        self.SetAgentLabels = channel.unary_unary(
+                '/admin.v1.AdminService/SetAgentLabels',
+                request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetAgentLabelsRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetAgentLabelsResponse.FromString,
+                _registered_method=True)
         self.SetSecret = channel.unary_unary(
                 '/admin.v1.AdminService/SetSecret',
                 request_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetSecretRequest.SerializeToString,
@@ -101,6 +136,56 @@ class AdminServiceServicer:
 
     def ListAgents(self, request, context):
         """ListAgents answers every registered agent, by name, without pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAgent(self, request, context):
+        """GetAgent answers one agent. NOT_FOUND: no such agent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveAgent(self, request, context):
+        """ApproveAgent lets an agent that waits for approval take step runs. Idempotent. Needs role `agent-admin`, like all
+        that change agents. NOT_FOUND: no such agent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainAgent(self, request, context):
+        """DrainAgent lets an agent finish what it runs and take nothing new, until ResumeAgent. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAgent(self, request, context):
+        """ResumeAgent ends DrainAgent. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableAgent(self, request, context):
+        """DisableAgent keeps an agent from everything but its heartbeat, until EnableAgent; what it runs goes on. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableAgent(self, request, context):
+        """EnableAgent ends DisableAgent. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAgentLabels(self, request, context):
+        """SetAgentLabels sets the labels that the server gives an agent; they win over those it claims. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +252,41 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListAgents,
                     request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsRequest.FromString,
                     response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'GetAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgent,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.GetAgentRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.GetAgentResponse.SerializeToString,
+            ),
+            'ApproveAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveAgent,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ApproveAgentRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ApproveAgentResponse.SerializeToString,
+            ),
+            'DrainAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainAgent,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DrainAgentRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DrainAgentResponse.SerializeToString,
+            ),
+            'ResumeAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAgent,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ResumeAgentRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ResumeAgentResponse.SerializeToString,
+            ),
+            'DisableAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableAgent,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DisableAgentRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DisableAgentResponse.SerializeToString,
+            ),
+            'EnableAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableAgent,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.EnableAgentRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.EnableAgentResponse.SerializeToString,
+            ),
+            'SetAgentLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAgentLabels,
+                    request_deserializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetAgentLabelsRequest.FromString,
+                    response_serializer=arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetAgentLabelsResponse.SerializeToString,
             ),
             'SetSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.SetSecret,
@@ -262,6 +382,195 @@ class AdminService:
             '/admin.v1.AdminService/ListAgents',
             arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsRequest.SerializeToString,
             arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/GetAgent',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.GetAgentRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.GetAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/ApproveAgent',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ApproveAgentRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ApproveAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/DrainAgent',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DrainAgentRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DrainAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/ResumeAgent',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ResumeAgentRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.ResumeAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/DisableAgent',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DisableAgentRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.DisableAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/EnableAgent',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.EnableAgentRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.EnableAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAgentLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/admin.v1.AdminService/SetAgentLabels',
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetAgentLabelsRequest.SerializeToString,
+            arcentra__api_dot_admin_dot_v1_dot_admin__pb2.SetAgentLabelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

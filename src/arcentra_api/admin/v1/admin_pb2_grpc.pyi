@@ -24,6 +24,22 @@ class AdminServiceStub:
     """WhoAmI answers the caller that the credential of this call belongs to. Any credential may call it."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAgentsRequest, _admin_pb2.ListAgentsResponse]
     """ListAgents answers every registered agent, by name, without pages."""
+    GetAgent: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetAgentRequest, _admin_pb2.GetAgentResponse]
+    """GetAgent answers one agent. NOT_FOUND: no such agent."""
+    ApproveAgent: _aio.UnaryUnaryMultiCallable[_admin_pb2.ApproveAgentRequest, _admin_pb2.ApproveAgentResponse]
+    """ApproveAgent lets an agent that waits for approval take step runs. Idempotent. Needs role `agent-admin`, like all
+    that change agents. NOT_FOUND: no such agent.
+    """
+    DrainAgent: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainAgentRequest, _admin_pb2.DrainAgentResponse]
+    """DrainAgent lets an agent finish what it runs and take nothing new, until ResumeAgent. Idempotent."""
+    ResumeAgent: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeAgentRequest, _admin_pb2.ResumeAgentResponse]
+    """ResumeAgent ends DrainAgent. Idempotent."""
+    DisableAgent: _aio.UnaryUnaryMultiCallable[_admin_pb2.DisableAgentRequest, _admin_pb2.DisableAgentResponse]
+    """DisableAgent keeps an agent from everything but its heartbeat, until EnableAgent; what it runs goes on. Idempotent."""
+    EnableAgent: _aio.UnaryUnaryMultiCallable[_admin_pb2.EnableAgentRequest, _admin_pb2.EnableAgentResponse]
+    """EnableAgent ends DisableAgent. Idempotent."""
+    SetAgentLabels: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetAgentLabelsRequest, _admin_pb2.SetAgentLabelsResponse]
+    """SetAgentLabels sets the labels that the server gives an agent; they win over those it claims. Idempotent."""
     SetSecret: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetSecretRequest, _admin_pb2.SetSecretResponse]
     """SetSecret stores a secret, or a new version of it. Write-only: no call answers a value. Needs role `maintainer`."""
     ListSecrets: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSecretsRequest, _admin_pb2.ListSecretsResponse]
@@ -61,6 +77,64 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.ListAgentsRequest, _abc.Awaitable[_admin_pb2.ListAgentsResponse]],
     ) -> _abc.Awaitable[_admin_pb2.ListAgentsResponse]:
         """ListAgents answers every registered agent, by name, without pages."""
+
+    @_abc_1.abstractmethod
+    def GetAgent(
+        self,
+        request: _admin_pb2.GetAgentRequest,
+        context: _aio.ServicerContext[_admin_pb2.GetAgentRequest, _abc.Awaitable[_admin_pb2.GetAgentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.GetAgentResponse]:
+        """GetAgent answers one agent. NOT_FOUND: no such agent."""
+
+    @_abc_1.abstractmethod
+    def ApproveAgent(
+        self,
+        request: _admin_pb2.ApproveAgentRequest,
+        context: _aio.ServicerContext[_admin_pb2.ApproveAgentRequest, _abc.Awaitable[_admin_pb2.ApproveAgentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ApproveAgentResponse]:
+        """ApproveAgent lets an agent that waits for approval take step runs. Idempotent. Needs role `agent-admin`, like all
+        that change agents. NOT_FOUND: no such agent.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainAgent(
+        self,
+        request: _admin_pb2.DrainAgentRequest,
+        context: _aio.ServicerContext[_admin_pb2.DrainAgentRequest, _abc.Awaitable[_admin_pb2.DrainAgentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.DrainAgentResponse]:
+        """DrainAgent lets an agent finish what it runs and take nothing new, until ResumeAgent. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ResumeAgent(
+        self,
+        request: _admin_pb2.ResumeAgentRequest,
+        context: _aio.ServicerContext[_admin_pb2.ResumeAgentRequest, _abc.Awaitable[_admin_pb2.ResumeAgentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ResumeAgentResponse]:
+        """ResumeAgent ends DrainAgent. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def DisableAgent(
+        self,
+        request: _admin_pb2.DisableAgentRequest,
+        context: _aio.ServicerContext[_admin_pb2.DisableAgentRequest, _abc.Awaitable[_admin_pb2.DisableAgentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.DisableAgentResponse]:
+        """DisableAgent keeps an agent from everything but its heartbeat, until EnableAgent; what it runs goes on. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def EnableAgent(
+        self,
+        request: _admin_pb2.EnableAgentRequest,
+        context: _aio.ServicerContext[_admin_pb2.EnableAgentRequest, _abc.Awaitable[_admin_pb2.EnableAgentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.EnableAgentResponse]:
+        """EnableAgent ends DisableAgent. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def SetAgentLabels(
+        self,
+        request: _admin_pb2.SetAgentLabelsRequest,
+        context: _aio.ServicerContext[_admin_pb2.SetAgentLabelsRequest, _abc.Awaitable[_admin_pb2.SetAgentLabelsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.SetAgentLabelsResponse]:
+        """SetAgentLabels sets the labels that the server gives an agent; they win over those it claims. Idempotent."""
 
     @_abc_1.abstractmethod
     def SetSecret(

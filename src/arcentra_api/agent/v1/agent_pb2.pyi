@@ -75,6 +75,12 @@ class _AgentStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_AgentStatu
     """In contact, no slot free."""
     AGENT_STATUS_IDLE: _AgentStatus.ValueType  # 4
     """In contact, nothing running."""
+    AGENT_STATUS_DRAINING: _AgentStatus.ValueType  # 100
+    """In contact; finishes what it runs and takes nothing new, as an operator or the agent itself wants."""
+    AGENT_STATUS_DISABLED: _AgentStatus.ValueType  # 101
+    """Takes nothing, as an operator wants; what it runs goes on."""
+    AGENT_STATUS_PENDING_APPROVAL: _AgentStatus.ValueType  # 102
+    """Waits for an operator to approve it."""
 
 class AgentStatus(_AgentStatus, metaclass=_AgentStatusEnumTypeWrapper):
     """State of an agent. The server derives it from contact, leases and capacity."""
@@ -89,6 +95,12 @@ AGENT_STATUS_BUSY: AgentStatus.ValueType  # 3
 """In contact, no slot free."""
 AGENT_STATUS_IDLE: AgentStatus.ValueType  # 4
 """In contact, nothing running."""
+AGENT_STATUS_DRAINING: AgentStatus.ValueType  # 100
+"""In contact; finishes what it runs and takes nothing new, as an operator or the agent itself wants."""
+AGENT_STATUS_DISABLED: AgentStatus.ValueType  # 101
+"""Takes nothing, as an operator wants; what it runs goes on."""
+AGENT_STATUS_PENDING_APPROVAL: AgentStatus.ValueType  # 102
+"""Waits for an operator to approve it."""
 
 class _PluginLocation:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -197,6 +209,7 @@ class ConnectResponse(message.Message):
     TASK_CANCELS_FIELD_NUMBER: builtins.int
     RELEASED_JOB_IDS_FIELD_NUMBER: builtins.int
     RECONNECT_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
     agent_id: builtins.str
     """The agent addressed."""
     command_id: builtins.str
@@ -229,6 +242,10 @@ class ConnectResponse(message.Message):
     def released_job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Job runs that ended, or that this agent no longer holds: their workspaces may be removed."""
 
+    @builtins.property
+    def settings(self) -> AgentSettings:
+        """Settings in force from now on; set in the first message of a channel and when they change."""
+
     def __init__(
         self,
         *,
@@ -241,14 +258,101 @@ class ConnectResponse(message.Message):
         task_cancels: abc.Iterable[TaskCancel] | None = ...,
         released_job_ids: abc.Iterable[builtins.str] | None = ...,
         reconnect: builtins.bool = ...,
+        settings: AgentSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["payload", b"payload", "task_cancel", b"task_cancel", "task_dispatch", b"task_dispatch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["payload", b"payload", "settings", b"settings", "task_cancel", b"task_cancel", "task_dispatch", b"task_dispatch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["acked_sequence", b"acked_sequence", "agent_id", b"agent_id", "command_id", b"command_id", "payload", b"payload", "reconnect", b"reconnect", "refusals", b"refusals", "released_job_ids", b"released_job_ids", "task_cancel", b"task_cancel", "task_cancels", b"task_cancels", "task_dispatch", b"task_dispatch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["acked_sequence", b"acked_sequence", "agent_id", b"agent_id", "command_id", b"command_id", "payload", b"payload", "reconnect", b"reconnect", "refusals", b"refusals", "released_job_ids", b"released_job_ids", "settings", b"settings", "task_cancel", b"task_cancel", "task_cancels", b"task_cancels", "task_dispatch", b"task_dispatch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["task_dispatch", "task_cancel"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+@typing.final
+class AgentSettings(message.Message):
+    """What the server wants of an agent. Each is in force until the next."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: builtins.int
+    LEASE_DURATION_FIELD_NUMBER: builtins.int
+    DRAIN_FIELD_NUMBER: builtins.int
+    DRAIN_REASON_FIELD_NUMBER: builtins.int
+    ROTATE_CREDENTIAL_FIELD_NUMBER: builtins.int
+    heartbeat_interval: builtins.int
+    """Milliseconds between heartbeats."""
+    lease_duration: builtins.int
+    """Milliseconds without contact after which the agent loses its leases. A step whose lease cannot be renewed is to be
+    killed by then, counted from the sending of the last heartbeat that was answered.
+    """
+    drain: builtins.bool
+    """The agent takes nothing new: finish what runs. What it does after that is its own affair."""
+    drain_reason: builtins.str
+    """Why, for people."""
+    rotate_credential: builtins.bool
+    """The agent is to call RotateCredential."""
+    def __init__(
+        self,
+        *,
+        heartbeat_interval: builtins.int = ...,
+        lease_duration: builtins.int = ...,
+        drain: builtins.bool = ...,
+        drain_reason: builtins.str = ...,
+        rotate_credential: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["drain", b"drain", "drain_reason", b"drain_reason", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "rotate_credential", b"rotate_credential"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RotateCredentialRequest(message.Message):
+    """Request for a new token."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: builtins.int
+    agent_id: builtins.str
+    """The calling agent. Required."""
+    def __init__(
+        self,
+        *,
+        agent_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RotateCredentialResponse(message.Message):
+    """The new token."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AUTH_TOKEN_FIELD_NUMBER: builtins.int
+    TOKEN_EXPIRES_AT_FIELD_NUMBER: builtins.int
+    OLD_TOKEN_EXPIRES_AT_FIELD_NUMBER: builtins.int
+    auth_token: builtins.str
+    """Token of the agent for all further calls; a secret, shown only here, to be kept."""
+    token_expires_at: builtins.int
+    """Unix seconds at which it ends; 0 for never."""
+    old_token_expires_at: builtins.int
+    """Unix seconds at which the token of this call ends."""
+    def __init__(
+        self,
+        *,
+        auth_token: builtins.str = ...,
+        token_expires_at: builtins.int = ...,
+        old_token_expires_at: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["auth_token", b"auth_token", "old_token_expires_at", b"old_token_expires_at", "token_expires_at", b"token_expires_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ConnectHeartbeat(message.Message):
@@ -256,12 +360,34 @@ class ConnectHeartbeat(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class MetricsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TIMESTAMP_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     RUNNING_STEP_RUNS_COUNT_FIELD_NUMBER: builtins.int
     MAX_CONCURRENT_STEP_RUNS_FIELD_NUMBER: builtins.int
     RUNNING_STEP_RUN_IDS_FIELD_NUMBER: builtins.int
     WORKSPACE_JOB_IDS_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     timestamp: builtins.int
     """Unix seconds by the agent's clock; for information."""
     status: AgentStatus.ValueType
@@ -270,6 +396,8 @@ class ConnectHeartbeat(message.Message):
     """Step runs whose process runs; for information."""
     max_concurrent_step_runs: builtins.int
     """Slots of the agent from now on; 0 leaves them as they are."""
+    draining: builtins.bool
+    """The agent finishes what it runs and takes nothing new."""
     @builtins.property
     def running_step_run_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Step runs that this agent has: those whose process it runs, and those whose end it has not reported successfully.
@@ -281,6 +409,12 @@ class ConnectHeartbeat(message.Message):
     def workspace_job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Job runs whose workspace this agent keeps. The server answers with `released_job_ids` for those that ended."""
 
+    @builtins.property
+    def metrics(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Load of the agent, name to number, e.g. `cpu_usage`, `memory_usage`, `disk_usage` in percent; kept with the agent.
+        Empty: as before.
+        """
+
     def __init__(
         self,
         *,
@@ -290,10 +424,12 @@ class ConnectHeartbeat(message.Message):
         max_concurrent_step_runs: builtins.int = ...,
         running_step_run_ids: abc.Iterable[builtins.str] | None = ...,
         workspace_job_ids: abc.Iterable[builtins.str] | None = ...,
+        metrics: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["max_concurrent_step_runs", b"max_concurrent_step_runs", "running_step_run_ids", b"running_step_run_ids", "running_step_runs_count", b"running_step_runs_count", "status", b"status", "timestamp", b"timestamp", "workspace_job_ids", b"workspace_job_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["draining", b"draining", "max_concurrent_step_runs", b"max_concurrent_step_runs", "metrics", b"metrics", "running_step_run_ids", b"running_step_run_ids", "running_step_runs_count", b"running_step_runs_count", "status", b"status", "timestamp", b"timestamp", "workspace_job_ids", b"workspace_job_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,11 +625,33 @@ class HeartbeatRequest(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class MetricsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AGENT_ID_FIELD_NUMBER: builtins.int
     AGENT_NAME_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     RUNNING_STEP_RUNS_COUNT_FIELD_NUMBER: builtins.int
     TIMESTAMP_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     agent_id: builtins.str
     """The calling agent. Required."""
     agent_name: builtins.str
@@ -504,6 +662,12 @@ class HeartbeatRequest(message.Message):
     """Step runs whose process runs; for information."""
     timestamp: builtins.int
     """Unix seconds by the agent's clock; for information."""
+    draining: builtins.bool
+    """The agent finishes what it runs and takes nothing new."""
+    @builtins.property
+    def metrics(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Load of the agent, as in ConnectHeartbeat."""
+
     def __init__(
         self,
         *,
@@ -512,10 +676,12 @@ class HeartbeatRequest(message.Message):
         status: AgentStatus.ValueType = ...,
         running_step_runs_count: builtins.int = ...,
         timestamp: builtins.int = ...,
+        metrics: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "agent_name", b"agent_name", "running_step_runs_count", b"running_step_runs_count", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "agent_name", b"agent_name", "draining", b"draining", "metrics", b"metrics", "running_step_runs_count", b"running_step_runs_count", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -528,22 +694,34 @@ class HeartbeatResponse(message.Message):
     SUCCESS_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     TIMESTAMP_FIELD_NUMBER: builtins.int
+    TASK_CANCELS_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
     success: builtins.bool
     """Always true: a failure is a gRPC status, without a reply."""
     message: builtins.str
     """Sentence for people; not to be parsed."""
     timestamp: builtins.int
     """Unix seconds of the server."""
+    @builtins.property
+    def task_cancels(self) -> containers.RepeatedCompositeFieldContainer[TaskCancel]:
+        """Step runs to cancel, for agents that hold no channel."""
+
+    @builtins.property
+    def settings(self) -> AgentSettings:
+        """Settings in force."""
+
     def __init__(
         self,
         *,
         success: builtins.bool = ...,
         message: builtins.str = ...,
         timestamp: builtins.int = ...,
+        task_cancels: abc.Iterable[TaskCancel] | None = ...,
+        settings: AgentSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "success", b"success", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "settings", b"settings", "success", b"success", "task_cancels", b"task_cancels", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -661,6 +839,8 @@ class RegisterResponse(message.Message):
     STORAGE_FIELD_NUMBER: builtins.int
     AUTH_TOKEN_FIELD_NUMBER: builtins.int
     PENDING_APPROVAL_FIELD_NUMBER: builtins.int
+    LEASE_DURATION_FIELD_NUMBER: builtins.int
+    TOKEN_EXPIRES_AT_FIELD_NUMBER: builtins.int
     success: builtins.bool
     """Always true: a failure is a gRPC status, without a reply."""
     message: builtins.str
@@ -673,6 +853,10 @@ class RegisterResponse(message.Message):
     """Token of the agent for all further calls; a secret, shown only here, to be kept."""
     pending_approval: builtins.bool
     """Whether the agent waits for approval by an operator: it may beat and register but receives no step run."""
+    lease_duration: builtins.int
+    """Milliseconds without contact after which the agent loses its leases."""
+    token_expires_at: builtins.int
+    """Unix seconds at which `auth_token` ends; 0 for never."""
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Labels in force: those claimed and allowed, overwritten by those the server gives."""
@@ -692,10 +876,12 @@ class RegisterResponse(message.Message):
         storage: StorageConfig | None = ...,
         auth_token: builtins.str = ...,
         pending_approval: builtins.bool = ...,
+        lease_duration: builtins.int = ...,
+        token_expires_at: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "auth_token", b"auth_token", "heartbeat_interval", b"heartbeat_interval", "labels", b"labels", "message", b"message", "pending_approval", b"pending_approval", "storage", b"storage", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "auth_token", b"auth_token", "heartbeat_interval", b"heartbeat_interval", "labels", b"labels", "lease_duration", b"lease_duration", "message", b"message", "pending_approval", b"pending_approval", "storage", b"storage", "success", b"success", "token_expires_at", b"token_expires_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

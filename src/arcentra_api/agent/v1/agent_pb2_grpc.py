@@ -80,6 +80,11 @@ class AgentServiceStub:
                 request_serializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.CancelJobRunRequest.SerializeToString,
                 response_deserializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.CancelJobRunResponse.FromString,
                 _registered_method=True)
+        self.RotateCredential = channel.unary_unary(
+                '/agent.v1.AgentService/RotateCredential',
+                request_serializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.RotateCredentialRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.RotateCredentialResponse.FromString,
+                _registered_method=True)
         self.UpdateLabels = channel.unary_unary(
                 '/agent.v1.AgentService/UpdateLabels',
                 request_serializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.UpdateLabelsRequest.SerializeToString,
@@ -184,6 +189,15 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateCredential(self, request, context):
+        """RotateCredential answers a new token for the caller; the one it calls with stays good for 10 minutes. Due when half
+        of the time of the token is over (`token_expires_at`), or when AgentSettings.rotate_credential says so. Not
+        idempotent: a repetition answers a further token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateLabels(self, request, context):
         """UpdateLabels changes the labels the agent claims; the scheduler uses the result at once. Labels given by the server
         win over it. Idempotent. INVALID_ARGUMENT names the labels at fault.
@@ -247,6 +261,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.CancelJobRun,
                     request_deserializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.CancelJobRunRequest.FromString,
                     response_serializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.CancelJobRunResponse.SerializeToString,
+            ),
+            'RotateCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateCredential,
+                    request_deserializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.RotateCredentialRequest.FromString,
+                    response_serializer=arcentra__api_dot_agent_dot_v1_dot_agent__pb2.RotateCredentialResponse.SerializeToString,
             ),
             'UpdateLabels': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateLabels,
@@ -481,6 +500,33 @@ class AgentService:
             '/agent.v1.AgentService/CancelJobRun',
             arcentra__api_dot_agent_dot_v1_dot_agent__pb2.CancelJobRunRequest.SerializeToString,
             arcentra__api_dot_agent_dot_v1_dot_agent__pb2.CancelJobRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent.v1.AgentService/RotateCredential',
+            arcentra__api_dot_agent_dot_v1_dot_agent__pb2.RotateCredentialRequest.SerializeToString,
+            arcentra__api_dot_agent_dot_v1_dot_agent__pb2.RotateCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

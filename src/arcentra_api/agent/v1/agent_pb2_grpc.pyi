@@ -84,6 +84,11 @@ class AgentServiceStub:
     the rest is skipped. Idempotent likewise.
     NOT_FOUND: unknown job run. FAILED_PRECONDITION, reason INVALID_TRANSITION: the job run has ended otherwise.
     """
+    RotateCredential: _aio.UnaryUnaryMultiCallable[_agent_pb2.RotateCredentialRequest, _agent_pb2.RotateCredentialResponse]
+    """RotateCredential answers a new token for the caller; the one it calls with stays good for 10 minutes. Due when half
+    of the time of the token is over (`token_expires_at`), or when AgentSettings.rotate_credential says so. Not
+    idempotent: a repetition answers a further token.
+    """
     UpdateLabels: _aio.UnaryUnaryMultiCallable[_agent_pb2.UpdateLabelsRequest, _agent_pb2.UpdateLabelsResponse]
     """UpdateLabels changes the labels the agent claims; the scheduler uses the result at once. Labels given by the server
     win over it. Idempotent. INVALID_ARGUMENT names the labels at fault.
@@ -204,6 +209,17 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """CancelJobRun cancels, for a user, a job that has not ended: its step run in force is cancelled as by CancelStepRun,
         the rest is skipped. Idempotent likewise.
         NOT_FOUND: unknown job run. FAILED_PRECONDITION, reason INVALID_TRANSITION: the job run has ended otherwise.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateCredential(
+        self,
+        request: _agent_pb2.RotateCredentialRequest,
+        context: _aio.ServicerContext[_agent_pb2.RotateCredentialRequest, _abc.Awaitable[_agent_pb2.RotateCredentialResponse]],
+    ) -> _abc.Awaitable[_agent_pb2.RotateCredentialResponse]:
+        """RotateCredential answers a new token for the caller; the one it calls with stays good for 10 minutes. Due when half
+        of the time of the token is over (`token_expires_at`), or when AgentSettings.rotate_credential says so. Not
+        idempotent: a repetition answers a further token.
         """
 
     @_abc_1.abstractmethod

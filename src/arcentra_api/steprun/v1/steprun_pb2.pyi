@@ -1259,3 +1259,201 @@ class Error(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["code", b"code", "details", b"details", "message", b"message", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ExplainStepRunRequest(message.Message):
+    """Which step run to explain."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STEP_RUN_ID_FIELD_NUMBER: builtins.int
+    step_run_id: builtins.str
+    """The step run. Required."""
+    def __init__(
+        self,
+        *,
+        step_run_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["step_run_id", b"step_run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ExplainStepRunResponse(message.Message):
+    """Why a step run waits."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STEP_RUN_ID_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    WAITING_REASON_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    WAITING_SINCE_FIELD_NUMBER: builtins.int
+    QUEUE_RANK_FIELD_NUMBER: builtins.int
+    QUEUE_LENGTH_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    CONDITIONS_FIELD_NUMBER: builtins.int
+    BLOCKERS_FIELD_NUMBER: builtins.int
+    AGENTS_FIELD_NUMBER: builtins.int
+    step_run_id: builtins.str
+    """The step run."""
+    status: StepRunStatus.ValueType
+    """Its state."""
+    waiting_reason: builtins.str
+    """Why it waits, as in StepRunDetail; empty when it does not."""
+    summary: builtins.str
+    """The same in one sentence for people."""
+    waiting_since: builtins.int
+    """Unix seconds since when it waits; 0 when it does not."""
+    queue_rank: builtins.int
+    """Place from 1 among the step runs that wait for an agent and would be placed before it or like it; 0 when it is not
+    in the queue.
+    """
+    queue_length: builtins.int
+    """How many step runs wait for an agent."""
+    priority: builtins.int
+    """Priority of its run."""
+    @builtins.property
+    def conditions(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Conditions on the labels of its agent, in words, e.g. `arch=arm64`; empty: any agent."""
+
+    @builtins.property
+    def blockers(self) -> containers.RepeatedCompositeFieldContainer[Blocker]:
+        """What has to happen before it is in the queue."""
+
+    @builtins.property
+    def agents(self) -> containers.RepeatedCompositeFieldContainer[AgentVerdict]:
+        """Every agent, those first that come nearest."""
+
+    def __init__(
+        self,
+        *,
+        step_run_id: builtins.str = ...,
+        status: StepRunStatus.ValueType = ...,
+        waiting_reason: builtins.str = ...,
+        summary: builtins.str = ...,
+        waiting_since: builtins.int = ...,
+        queue_rank: builtins.int = ...,
+        queue_length: builtins.int = ...,
+        priority: builtins.int = ...,
+        conditions: abc.Iterable[builtins.str] | None = ...,
+        blockers: abc.Iterable[Blocker] | None = ...,
+        agents: abc.Iterable[AgentVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "blockers", b"blockers", "conditions", b"conditions", "priority", b"priority", "queue_length", b"queue_length", "queue_rank", b"queue_rank", "status", b"status", "step_run_id", b"step_run_id", "summary", b"summary", "waiting_reason", b"waiting_reason", "waiting_since", b"waiting_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Blocker(message.Message):
+    """Something that has to happen before a step run is placed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    JOB_RUN_ID_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """What it is: `stage`, `needs`, `previous_step`, `approval`, `concurrency`, `paused`, `retry_delay`."""
+    detail: builtins.str
+    """The same in words, e.g. `waits for job build`."""
+    run_id: builtins.str
+    """Run that holds what is waited for, if any."""
+    job_run_id: builtins.str
+    """Job run that is waited for, if any."""
+    until: builtins.int
+    """Unix seconds at which it ends by itself; 0 for never."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        detail: builtins.str = ...,
+        run_id: builtins.str = ...,
+        job_run_id: builtins.str = ...,
+        until: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["detail", b"detail", "job_run_id", b"job_run_id", "kind", b"kind", "run_id", b"run_id", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AgentVerdict(message.Message):
+    """Why an agent does or does not take a step run."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    CAN_TAKE_FIELD_NUMBER: builtins.int
+    OBSTACLES_FIELD_NUMBER: builtins.int
+    agent_id: builtins.str
+    """The agent."""
+    name: builtins.str
+    """Its name."""
+    can_take: builtins.bool
+    """Whether it could take the step run now."""
+    @builtins.property
+    def obstacles(self) -> containers.RepeatedCompositeFieldContainer[Obstacle]:
+        """Why not; empty when it could."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: builtins.str = ...,
+        name: builtins.str = ...,
+        can_take: builtins.bool = ...,
+        obstacles: abc.Iterable[Obstacle] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "can_take", b"can_take", "name", b"name", "obstacles", b"obstacles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Obstacle(message.Message):
+    """One reason why an agent does not take a step run."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    WANTED_FIELD_NUMBER: builtins.int
+    HAD_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """What it is: `offline`, `pending_approval`, `disabled`, `draining`, `full`, `label`, `reserved`, `other_agent`."""
+    detail: builtins.str
+    """The same in words, e.g. `offline for 3 m`."""
+    label: builtins.str
+    """With `label` and `reserved`: name of the label."""
+    wanted: builtins.str
+    """With `label`: what is wanted, e.g. `arch=arm64`."""
+    had: builtins.str
+    """With `label`: the value the agent has; empty when it has none."""
+    since: builtins.int
+    """Unix seconds since when; 0 when that is not known."""
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        detail: builtins.str = ...,
+        label: builtins.str = ...,
+        wanted: builtins.str = ...,
+        had: builtins.str = ...,
+        since: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["detail", b"detail", "had", b"had", "label", b"label", "reason", b"reason", "since", b"since", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -75,6 +75,11 @@ class StepRunServiceStub:
                 request_serializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.RetryStepRunRequest.SerializeToString,
                 response_deserializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.RetryStepRunResponse.FromString,
                 _registered_method=True)
+        self.ExplainStepRun = channel.unary_unary(
+                '/steprun.v1.StepRunService/ExplainStepRun',
+                request_serializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.ExplainStepRunRequest.SerializeToString,
+                response_deserializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.ExplainStepRunResponse.FromString,
+                _registered_method=True)
         self.ListStepRunArtifacts = channel.unary_unary(
                 '/steprun.v1.StepRunService/ListStepRunArtifacts',
                 request_serializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.ListStepRunArtifactsRequest.SerializeToString,
@@ -151,6 +156,14 @@ class StepRunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainStepRun(self, request, context):
+        """ExplainStepRun answers why a step run waits: its place in the queue, what has to happen first, and for every agent
+        why it does or does not take it. For one that does not wait it answers its state and nothing else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListStepRunArtifacts(self, request, context):
         """ListStepRunArtifacts answers the artifacts of a step run, by name, with addresses to download them from.
         """
@@ -195,6 +208,11 @@ def add_StepRunServiceServicer_to_server(servicer, server):
                     servicer.RetryStepRun,
                     request_deserializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.RetryStepRunRequest.FromString,
                     response_serializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.RetryStepRunResponse.SerializeToString,
+            ),
+            'ExplainStepRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainStepRun,
+                    request_deserializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.ExplainStepRunRequest.FromString,
+                    response_serializer=arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.ExplainStepRunResponse.SerializeToString,
             ),
             'ListStepRunArtifacts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListStepRunArtifacts,
@@ -397,6 +415,33 @@ class StepRunService:
             '/steprun.v1.StepRunService/RetryStepRun',
             arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.RetryStepRunRequest.SerializeToString,
             arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.RetryStepRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainStepRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/steprun.v1.StepRunService/ExplainStepRun',
+            arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.ExplainStepRunRequest.SerializeToString,
+            arcentra__api_dot_steprun_dot_v1_dot_steprun__pb2.ExplainStepRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

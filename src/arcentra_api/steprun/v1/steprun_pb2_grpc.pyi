@@ -52,6 +52,10 @@ class StepRunServiceStub:
     each call that answers OK makes new attempts. FAILED_PRECONDITION: the job has not ended, the step run is not the
     latest attempt, a job of an earlier stage failed, the run is at another stage, or the pipeline is deleted.
     """
+    ExplainStepRun: _aio.UnaryUnaryMultiCallable[_steprun_pb2.ExplainStepRunRequest, _steprun_pb2.ExplainStepRunResponse]
+    """ExplainStepRun answers why a step run waits: its place in the queue, what has to happen first, and for every agent
+    why it does or does not take it. For one that does not wait it answers its state and nothing else.
+    """
     ListStepRunArtifacts: _aio.UnaryUnaryMultiCallable[_steprun_pb2.ListStepRunArtifactsRequest, _steprun_pb2.ListStepRunArtifactsResponse]
     """ListStepRunArtifacts answers the artifacts of a step run, by name, with addresses to download them from."""
 
@@ -134,6 +138,16 @@ class StepRunServiceServicer(metaclass=_abc_1.ABCMeta):
         stay as they are; the job and the run open again. Answers the new id of the step that was named. Not idempotent:
         each call that answers OK makes new attempts. FAILED_PRECONDITION: the job has not ended, the step run is not the
         latest attempt, a job of an earlier stage failed, the run is at another stage, or the pipeline is deleted.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainStepRun(
+        self,
+        request: _steprun_pb2.ExplainStepRunRequest,
+        context: _aio.ServicerContext[_steprun_pb2.ExplainStepRunRequest, _abc.Awaitable[_steprun_pb2.ExplainStepRunResponse]],
+    ) -> _abc.Awaitable[_steprun_pb2.ExplainStepRunResponse]:
+        """ExplainStepRun answers why a step run waits: its place in the queue, what has to happen first, and for every agent
+        why it does or does not take it. For one that does not wait it answers its state and nothing else.
         """
 
     @_abc_1.abstractmethod

@@ -38,6 +38,12 @@ class _AgentStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_AgentStatu
     """In contact, no slot free."""
     AGENT_STATUS_IDLE: _AgentStatus.ValueType  # 4
     """In contact, nothing running."""
+    AGENT_STATUS_DRAINING: _AgentStatus.ValueType  # 100
+    """In contact; finishes what it runs and takes nothing new, as an operator or the agent itself wants."""
+    AGENT_STATUS_DISABLED: _AgentStatus.ValueType  # 101
+    """Takes nothing, as an operator wants; what it runs goes on."""
+    AGENT_STATUS_PENDING_APPROVAL: _AgentStatus.ValueType  # 102
+    """Waits for an operator to approve it."""
 
 class AgentStatus(_AgentStatus, metaclass=_AgentStatusEnumTypeWrapper):
     """State of an agent; as agent.v1.AgentStatus."""
@@ -52,6 +58,12 @@ AGENT_STATUS_BUSY: AgentStatus.ValueType  # 3
 """In contact, no slot free."""
 AGENT_STATUS_IDLE: AgentStatus.ValueType  # 4
 """In contact, nothing running."""
+AGENT_STATUS_DRAINING: AgentStatus.ValueType  # 100
+"""In contact; finishes what it runs and takes nothing new, as an operator or the agent itself wants."""
+AGENT_STATUS_DISABLED: AgentStatus.ValueType  # 101
+"""Takes nothing, as an operator wants; what it runs goes on."""
+AGENT_STATUS_PENDING_APPROVAL: AgentStatus.ValueType  # 102
+"""Waits for an operator to approve it."""
 
 class _EventType:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -895,7 +907,9 @@ class ConfigUpdate(message.Message):
     """Slots the server grants; 0: unchanged."""
     @builtins.property
     def config(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Further settings by name; unknown ones are ignored."""
+        """Further settings by name; unknown ones are ignored. `lease_duration`: milliseconds; `drain`: `true` or `false`;
+        `drain_reason`; `rotate_credential`: `true` or `false`. As in agent.v1.AgentSettings.
+        """
 
     def __init__(
         self,

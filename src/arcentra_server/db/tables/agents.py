@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import CheckConstraint, Column, Index, LargeBinary, Table, Text, text
 
-from arcentra_server.db.tables.columns import document, identity, metadata, moment, one_of, whole, words
+from arcentra_server.db.tables.columns import document, flag, identity, metadata, moment, one_of, whole, words
 from arcentra_server.domain.states import AgentStatus
 
 server_keys = Table(
@@ -27,6 +27,7 @@ tokens = Table(
     moment("expires_at"),
     moment("revoked_at"),
     moment("last_used_at"),
+    flag("needs_approval"),
     one_of("kind", ("user", "registration", "agent"), "kind"),
     CheckConstraint("max_uses IS NULL OR uses <= max_uses", name="uses"),
     CheckConstraint("(kind = 'agent') = (agent_id IS NOT NULL)", name="agent"),
@@ -51,6 +52,12 @@ agents = Table(
     moment("last_contact_at"),
     moment("lease_until"),
     moment("deleted_at"),
+    flag("approved", "true"),
+    flag("disabled"),
+    flag("drained"),  # as an operator wants
+    flag("draining"),  # as the agent itself says
+    words("note"),
+    moment("spared_at"),  # when its leases were renewed without a word of it
     one_of("status", AgentStatus, "status"),
     CheckConstraint("capacity BETWEEN 1 AND 10000", name="capacity"),
     postgresql_with={"fillfactor": "70"},

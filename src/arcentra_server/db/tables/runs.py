@@ -343,15 +343,28 @@ step_queue = Table(
     identity("agent_id", null=True),
     flag("held"),
     moment("ready_at", null=False, now=True),
-    # The two ways in: by selector for work that any matching agent takes, by agent for work that is bound to one.
+    identity("pipeline_id", null=True),
+    whole("share", big=True),
+    # The ways in: in its order, or by selector, for work that any agent takes which matches, and by agent for work that
+    # is bound to one.
     Index(
-        "ix_step_queue_free",
-        "selector_id",
+        "ix_step_queue_order",
         text("priority DESC"),
+        "share",
         "run_id",
         "step_run_id",
         postgresql_where=text("agent_id IS NULL AND NOT held"),
     ),
+    Index(
+        "ix_step_queue_free",
+        "selector_id",
+        text("priority DESC"),
+        "share",
+        "run_id",
+        "step_run_id",
+        postgresql_where=text("agent_id IS NULL AND NOT held"),
+    ),
+    Index("ix_step_queue_pipeline", "pipeline_id", "share"),
     Index("ix_step_queue_bound", "agent_id", postgresql_where=text("agent_id IS NOT NULL")),
     Index("ix_step_queue_run", "run_id"),
 )
@@ -365,6 +378,8 @@ leases = Table(
     moment("created_at", null=False, now=True),
     moment("ended_at"),
     words("end_reason", null=True),
+    identity("pipeline_id", null=True),
+    whole("share", big=True),
     CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended"),
     Index("uq_leases_active", "step_run_id", unique=True, postgresql_where=text("ended_at IS NULL")),
     Index("ix_leases_step", "step_run_id"),

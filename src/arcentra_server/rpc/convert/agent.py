@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from uuid import UUID
 
 from arcentra_api.admin.v1 import admin_pb2
@@ -11,9 +11,10 @@ from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.stream.v1 import stream_pb2
 from arcentra_server.db.agents import AgentRow
 from arcentra_server.domain.errors import ArcentraError, Fault, NotLeased, ValidationError
-from arcentra_server.domain.execution import Dispatch, StepReport
+from arcentra_server.domain.execution import CancelCommand, Dispatch, StepReport
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.domain.ledger import NOT_LEASED
+from arcentra_server.domain.standing import Settings
 from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
 from arcentra_server.rpc.channels import LARGEST_DISPATCH, Outgoing, Refusal
 from arcentra_server.rpc.convert.dispatch import complete
@@ -143,6 +144,15 @@ def acks_of(message: agent_pb2.ConnectRequest) -> Iterator[agent_pb2.TaskAck]:
 
 def responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
     """Yield the messages of what goes out: one for a client that takes batches, one a step run for the others."""
+    messages = _responses(outgoing, agent_id, batched=batched)
+    if outgoing.settings is not None:
+        first = next(messages, None) or agent_pb2.ConnectResponse(agent_id=agent_id)
+        first.settings.CopyFrom(settings_to(outgoing.settings))
+        yield first
+    yield from messages
+
+
+def _responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
     first = True
     for chunk in _chunks(outgoing.dispatches, LARGEST_DISPATCH if batched else 1):
         response = agent_pb2.ConnectResponse(agent_id=agent_id, command_id=str(chunk[0].lease_id))
@@ -190,6 +200,39 @@ def _add_news(response: agent_pb2.ConnectResponse, outgoing: Outgoing) -> None:
         response.task_cancels.add(step_run_id=str(step_id), reason=reason)
     response.released_job_ids.extend(str(job_id) for job_id in outgoing.releases)
     response.reconnect = outgoing.reconnect
+
+
+def settings_to(settings: Settings) -> agent_pb2.AgentSettings:
+    """Return what the server wants of an agent."""
+    return agent_pb2.AgentSettings(
+        heartbeat_interval=settings.heartbeat_ms,
+        lease_duration=settings.lease_ms,
+        drain=settings.drain,
+        drain_reason=settings.drain_reason,
+        rotate_credential=settings.rotate_credential,
+    )
+
+
+def config_update(settings: Settings) -> stream_pb2.ConfigUpdate:
+    """Return the same for AgentChannel."""
+    return stream_pb2.ConfigUpdate(
+        heartbeat_interval=settings.heartbeat_ms,
+        config={
+            "lease_duration": str(settings.lease_ms),
+            "drain": _yes_or_no(settings.drain),
+            "drain_reason": settings.drain_reason,
+            "rotate_credential": _yes_or_no(settings.rotate_credential),
+        },
+    )
+
+
+def _yes_or_no(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def cancels_to(commands: Iterable[CancelCommand]) -> list[agent_pb2.TaskCancel]:
+    """Return the step runs that an agent is to cancel."""
+    return [agent_pb2.TaskCancel(step_run_id=str(one.step_run_id), reason=one.reason) for one in commands]
 
 
 def facts_from(message: agent_pb2.RegisterRequest, address: str) -> AgentFacts:
@@ -255,4 +298,11 @@ def agent_to(row: AgentRow) -> admin_pb2.AgentDetail:
         arch=row.arch,
         version=row.version,
         ip=row.ip,
+        note=row.standing.note,
+        claimed_labels=dict(row.claimed_labels),
+        server_labels=dict(row.server_labels),
+        metrics=dict(row.metrics),
+        draining=row.standing.drained,
+        disabled=row.standing.disabled,
+        pending_approval=not row.standing.approved,
     )

@@ -114,7 +114,7 @@ def event_type(row: EventRow, *, is_state: bool) -> E.EventType.ValueType | None
 
 
 def _agent_type(row: EventRow, *, is_state: bool) -> E.EventType.ValueType | None:
-    if row.message == _UNREGISTERED:
+    if row.message == _UNREGISTERED and row.status == "OFFLINE":
         return E.EVENT_TYPE_AGENT_UNREGISTERED
     if is_state and row.status != "OFFLINE":
         return E.EVENT_TYPE_AGENT_REGISTERED

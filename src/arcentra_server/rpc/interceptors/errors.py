@@ -19,6 +19,7 @@ STATUS: dict[type[errors.ArcentraError], int] = {
     errors.NotFound: code_pb2.NOT_FOUND,
     errors.AlreadyExists: code_pb2.ALREADY_EXISTS,
     errors.InvalidTransition: code_pb2.FAILED_PRECONDITION,
+    errors.NotAdmitted: code_pb2.FAILED_PRECONDITION,
     errors.LeaseLost: code_pb2.FAILED_PRECONDITION,
     errors.WriteConflict: code_pb2.ABORTED,
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,

@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
 import structlog
 from grpc import aio
 
-from arcentra_server.domain.errors import ArcentraError, Forbidden, LimitExceeded, Unauthenticated, ValidationError
+from arcentra_server.domain.errors import (
+    ArcentraError,
+    Forbidden,
+    LimitExceeded,
+    NotAdmitted,
+    Unauthenticated,
+    ValidationError,
+)
 from arcentra_server.domain.identity import Caller, Role
+from arcentra_server.domain.standing import PENDING_APPROVAL
 from arcentra_server.rpc.context import CALLER, Context, address_of
 from arcentra_server.rpc.interceptors.errors import to_status
-from arcentra_server.rpc.policy import POLICY, PUBLIC, refusal
+from arcentra_server.rpc.policy import POLICY, PUBLIC, WHILE_PENDING, refusal
 from arcentra_server.services.auth import INVALID, AuthService
 
 UNARY_SECONDS = 30.0
@@ -82,7 +90,7 @@ class Guard(aio.ServerInterceptor):
                 who = await self._admit(method, context)
                 CALLER.set(who)
                 if hasattr(request, "__aiter__"):
-                    with self._stream_of(who):
+                    async with self._stream_of(who):
                         answer = await behaviour(_checked(request), context)
                 else:
                     async with asyncio.timeout(seconds):
@@ -99,7 +107,7 @@ class Guard(aio.ServerInterceptor):
             try:
                 who = await self._admit(method, context)
                 CALLER.set(who)
-                with self._stream_of(who):
+                async with self._stream_of(who):
                     # The caller knows by it that the stream is accepted, however long the first message takes.
                     await context.send_initial_metadata(())
                     await _write_all(behaviour, request, context)
@@ -109,15 +117,33 @@ class Guard(aio.ServerInterceptor):
 
         return call
 
-    @contextmanager
-    def _stream_of(self, who: Caller) -> Iterator[None]:
-        """Count a stream of a caller while it is open, so that one caller cannot take all there are."""
+    @asynccontextmanager
+    async def _stream_of(self, who: Caller) -> AsyncIterator[None]:
+        """Count a stream of a caller while it is open, so that one caller cannot take all; end it with its credential.
+
+        Raises:
+            LimitExceeded: the caller has too many.
+            Unauthenticated: the credential is no longer good (security.md, S11).
+        """
         limit = MOST_AGENT_STREAMS if who.role is Role.AGENT else MOST_STREAMS
         if who is not ANYBODY and self._open[who.token_id] >= limit:
             raise LimitExceeded(f"stream limit: {limit} at the same time with one credential")
         self._open[who.token_id] += 1
+        reasons: list[str] = []
         try:
-            yield
+            async with asyncio.timeout(None) as life:
+
+                def end(reason: str) -> None:
+                    if not reasons:
+                        life.reschedule(0)
+                    reasons.append(reason)
+
+                with nullcontext() if who is ANYBODY else self._auth.watch(who.token_id, end):
+                    yield
+        except TimeoutError:
+            if reasons and life.expired():
+                raise Unauthenticated(reasons[0]) from None
+            raise
         finally:
             self._open[who.token_id] -= 1
             if not self._open[who.token_id]:
@@ -135,6 +161,8 @@ class Guard(aio.ServerInterceptor):
         caller = self._auth.cached(text) or await self._auth.authenticate(text, address_of(context))
         if caller.role not in roles:
             raise Forbidden(refusal(caller.role, roles))
+        if caller.pending and method not in WHILE_PENDING:
+            raise NotAdmitted(PENDING_APPROVAL)
         return caller
 
     async def _abort(self, method: str, context: Context, error: BaseException) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
-from arcentra_server.domain.errors import Forbidden, Unauthenticated, ValidationError
+from arcentra_server.domain.errors import Forbidden, NotAdmitted, Unauthenticated, ValidationError
 from arcentra_server.domain.identity import Role
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.rpc.connection import Connection
@@ -15,9 +15,9 @@ from arcentra_server.rpc.context import Context, address_of, caller, calling_age
 from arcentra_server.rpc.convert import agent as convert
 from arcentra_server.rpc.convert.dispatch import complete
 from arcentra_server.rpc.convert.enums import RUN_STATUS
-from arcentra_server.rpc.convert.fields import plain_text
+from arcentra_server.rpc.convert.fields import plain_text, unix_seconds
 from arcentra_server.rpc.parts import AgentParts
-from arcentra_server.services.agents import AgentFacts, Registered
+from arcentra_server.services.agents import REVOKED, AgentFacts, Registered
 from arcentra_server.services.auth import INVALID, AuthService
 from arcentra_server.services.runs import RunService
 from arcentra_server.services.step_runs import StepRunService
@@ -30,19 +30,25 @@ LONGEST_REASON = 1_024  # characters
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
     """See the module."""
 
-    def __init__(
-        self, parts: AgentParts, auth: AuthService, runs: RunService, step_runs: StepRunService, heartbeat_ms: int
-    ) -> None:
+    def __init__(self, parts: AgentParts, auth: AuthService, runs: RunService, step_runs: StepRunService) -> None:
         self._parts = parts
         self._auth = auth
         self._runs = runs
         self._step_runs = step_runs
-        self._heartbeat_ms = heartbeat_ms
 
     async def Heartbeat(self, request: agent_pb2.HeartbeatRequest, context: Context) -> agent_pb2.HeartbeatResponse:
-        if not await self._parts.agents.heartbeat(calling_agent(request.agent_id)):
-            raise Unauthenticated("credential revoked")
-        return agent_pb2.HeartbeatResponse(success=True, message="ok", timestamp=int(time.time()))
+        agent_id = calling_agent(request.agent_id)
+        metrics = convert.clean_metrics(request.metrics) if request.metrics else None
+        if await self._parts.agents.heartbeat(agent_id, None, metrics, draining=request.draining) is None:
+            raise Unauthenticated(REVOKED)
+        briefing, cancels = await self._parts.agents.brief_without_channel(agent_id, caller().token_id)
+        return agent_pb2.HeartbeatResponse(
+            success=True,
+            message=briefing.standing.refusal or "ok",
+            timestamp=int(time.time()),
+            task_cancels=convert.cancels_to(cancels),
+            settings=convert.settings_to(self._parts.settings.at(briefing)),
+        )
 
     async def Register(self, request: agent_pb2.RegisterRequest, context: Context) -> agent_pb2.RegisterResponse:
         facts = convert.facts_from(request, address_of(context))
@@ -55,9 +61,12 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             success=True,
             message="registered",
             agent_id=str(done.agent_id),
-            heartbeat_interval=self._heartbeat_ms,
+            heartbeat_interval=self._parts.settings.heartbeat_ms,
             labels=dict(done.labels),
             auth_token=done.token,
+            pending_approval=done.pending,
+            lease_duration=self._parts.settings.lease_ms,
+            token_expires_at=unix_seconds(done.expires_at),
         )
 
     async def Unregister(self, request: agent_pb2.UnregisterRequest, context: Context) -> agent_pb2.UnregisterResponse:
@@ -79,7 +88,11 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             raise ValidationError.at("wait_seconds", f"is 0 to {LONGEST_WAIT}")
         if not 0 <= request.max_step_runs <= LARGEST_FETCH:
             raise ValidationError.at("max_step_runs", f"is 0 to {LARGEST_FETCH}")
-        await self._parts.agents.heartbeat(agent_id)
+        standing = await self._parts.agents.heartbeat(agent_id)
+        if standing is None:
+            raise Unauthenticated(REVOKED)
+        if standing.refusal:
+            raise NotAdmitted(standing.refusal)
         found = await self._parts.dispatch.fetch(agent_id, request.max_step_runs or 1, request.wait_seconds)
         return agent_pb2.FetchStepRunResponse(
             success=True, message=f"{len(found)} step runs", step_runs=[complete(dispatch) for dispatch in found]
@@ -118,6 +131,18 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         await self._runs.cancel_job(existing_id(request.job_run_id, "job run"), reason)
         return agent_pb2.CancelJobRunResponse(success=True, message="cancellation accepted")
 
+    async def RotateCredential(
+        self, request: agent_pb2.RotateCredentialRequest, context: Context
+    ) -> agent_pb2.RotateCredentialResponse:
+        agent_id = calling_agent(request.agent_id)
+        rotated = await self._parts.agents.rotate_credential(agent_id, caller().token_id)
+        self._auth.forget_agent(agent_id)
+        return agent_pb2.RotateCredentialResponse(
+            auth_token=rotated.token,
+            token_expires_at=unix_seconds(rotated.expires_at),
+            old_token_expires_at=unix_seconds(rotated.old_expires_at),
+        )
+
     async def UpdateLabels(
         self, request: agent_pb2.UpdateLabelsRequest, context: Context
     ) -> agent_pb2.UpdateLabelsResponse:
@@ -130,7 +155,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
     async def Connect(  # type: ignore[override]  # it writes to the context: its writer is a task of its own
         self, request_iterator: AsyncIterator[agent_pb2.ConnectRequest], context: Context
     ) -> None:
-        connection = Connection(self._parts, caller_agent(), context.write)
+        connection = Connection(self._parts, calling_agent(""), caller().token_id, context.write)
         await connection.run(request_iterator)
 
     async def _join(self, registration_token: str, facts: AgentFacts, address: str) -> Registered:
@@ -153,8 +178,3 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         if request.agent_id and parse_id(request.agent_id) != known.agent_id:
             raise Forbidden("agent_id is not that of the token")
         return known.agent_id, token
-
-
-def caller_agent() -> UUID:
-    """Return the agent that makes this call."""
-    return calling_agent("")

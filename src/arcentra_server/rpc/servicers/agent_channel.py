@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from uuid import UUID
 
 from arcentra_api.stream.v1 import stream_pb2
 from arcentra_server.domain.errors import ArcentraError, LimitExceeded, Unavailable, ValidationError, WriteConflict
 from arcentra_server.rpc.channels import Outbox
-from arcentra_server.rpc.context import Context, calling_agent
-from arcentra_server.rpc.convert.agent import capacity_from, report_from
+from arcentra_server.rpc.context import Context, caller, calling_agent
+from arcentra_server.rpc.convert import agent as convert
 from arcentra_server.rpc.convert.dispatch import complete
 from arcentra_server.rpc.parts import AgentParts
+from arcentra_server.rpc.welcome import Welcome, welcome
 
 FETCH_SECONDS = 30.0  # how long a fetch waits before it is answered with nothing
 MOST_FETCHES = 4  # that wait at the same time on one channel
@@ -29,15 +30,17 @@ class AgentChannelMixin:
     async def AgentChannel(
         self, request_iterator: AsyncIterator[stream_pb2.AgentChannelRequest], context: Context
     ) -> None:
-        await _Channel(self._parts, calling_agent(""), context).run(request_iterator)
+        await _Channel(self._parts, calling_agent(""), caller().token_id, context).run(request_iterator)
 
 
 class _Channel:
     """One agent on AgentChannel."""
 
-    def __init__(self, parts: AgentParts, agent_id: UUID, context: Context) -> None:
+    def __init__(self, parts: AgentParts, agent_id: UUID, token_id: str, context: Context) -> None:
         self._parts = parts
         self._agent_id = agent_id
+        self._token_id = token_id
+        self._welcome: Welcome | None = None
         self._context = context
         self._outbox: Outbox = parts.channels.open(agent_id, pulls=True)
         self._writing = asyncio.Lock()
@@ -45,6 +48,7 @@ class _Channel:
 
     async def run(self, messages: AsyncIterator[stream_pb2.AgentChannelRequest]) -> None:
         try:
+            self._welcome = await welcome(self._parts, self._outbox, self._token_id)
             async with asyncio.TaskGroup() as group:
                 cancels = group.create_task(self._send_cancels())
                 async for message in messages:
@@ -60,20 +64,24 @@ class _Channel:
     async def _take(self, message: stream_pb2.AgentChannelRequest) -> None:
         match message.WhichOneof("payload"):
             case "heartbeat":
-                capacity = capacity_from(message.heartbeat.max_concurrent_step_runs)
-                await self._parts.agents.heartbeat(self._agent_id, capacity)
+                await self._beat(convert.capacity_from(message.heartbeat.max_concurrent_step_runs))
                 ack = stream_pb2.HeartbeatAck(server_time=int(time.time()), success=True)
                 await self._write(message, heartbeat_ack=ack)
             case "step_run_status":
                 await self._write(message, step_run_status_ack=await self._report(message.step_run_status))
             case "metrics":
-                await self._parts.agents.record_metrics(self._agent_id, _metrics(message.metrics))
+                await self._beat(metrics=convert.clean_metrics(_metrics(message.metrics)))
             case _:
                 raise ValidationError.at("payload", "is needed")
 
+    async def _beat(self, capacity: int | None = None, metrics: Mapping[str, str] | None = None) -> None:
+        standing = await self._parts.agents.heartbeat(self._agent_id, capacity, metrics)
+        if self._welcome is not None:
+            self._welcome.beaten(standing)
+
     async def _report(self, update: stream_pb2.StepRunStatusUpdate) -> stream_pb2.StepRunStatusAck:
         try:
-            [refusal] = await self._parts.reports.submit([report_from(update, self._agent_id)])
+            [refusal] = await self._parts.reports.submit([convert.report_from(update, self._agent_id)])
         except ArcentraError as error:
             refusal = error
         return stream_pb2.StepRunStatusAck(
@@ -103,6 +111,8 @@ class _Channel:
             for step_id, reason in outgoing.cancels.items():
                 command = stream_pb2.StepRunCancelCommand(step_run_id=str(step_id), reason=reason)
                 await self._write(None, step_run_cancel_command=command)
+            if outgoing.settings is not None:
+                await self._write(None, config_update=convert.config_update(outgoing.settings))
             if outgoing.reconnect:
                 raise Unavailable("the server is stopping: connect again")
         if self._outbox.superseded:
@@ -116,6 +126,7 @@ class _Channel:
         step_run_status_ack: stream_pb2.StepRunStatusAck | None = None,
         step_run_assignment: stream_pb2.StepRunAssignment | None = None,
         step_run_cancel_command: stream_pb2.StepRunCancelCommand | None = None,
+        config_update: stream_pb2.ConfigUpdate | None = None,
     ) -> None:
         response = stream_pb2.AgentChannelResponse(
             agent_id=str(self._agent_id),
@@ -124,6 +135,7 @@ class _Channel:
             step_run_status_ack=step_run_status_ack,
             step_run_assignment=step_run_assignment,
             step_run_cancel_command=step_run_cancel_command,
+            config_update=config_update,
         )
         async with self._writing:
             await self._context.write(response)
@@ -137,4 +149,4 @@ def _metrics(metrics: stream_pb2.AgentMetrics) -> dict[str, str]:
         "disk_usage": str(metrics.disk_usage),
         "running_step_runs": str(metrics.running_step_runs),
     }
-    return {**{key[:128]: value[:256] for key, value in list(metrics.custom_metrics.items())[:100]}, **known}
+    return {**known, **{name: value for name, value in metrics.custom_metrics.items() if name not in known}}

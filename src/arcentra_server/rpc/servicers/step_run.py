@@ -5,15 +5,18 @@ from __future__ import annotations
 from arcentra_api.steprun.v1 import steprun_pb2, steprun_pb2_grpc
 from arcentra_server.rpc.context import Context, caller
 from arcentra_server.rpc.convert import step_run as convert
+from arcentra_server.rpc.convert.explain import explanation_to
 from arcentra_server.rpc.convert.fields import plain_text, required_id
+from arcentra_server.services.explain import ExplainService
 from arcentra_server.services.step_runs import StepRunService
 
 
 class StepRunServicer(steprun_pb2_grpc.StepRunServiceServicer):
     """Translates; the service decides."""
 
-    def __init__(self, step_runs: StepRunService) -> None:
+    def __init__(self, step_runs: StepRunService, explain: ExplainService) -> None:
         self._step_runs = step_runs
+        self._explain = explain
 
     async def CreateStepRun(
         self, request: steprun_pb2.CreateStepRunRequest, context: Context
@@ -68,6 +71,12 @@ class StepRunServicer(steprun_pb2_grpc.StepRunServiceServicer):
             required_id(request.step_run_id, "step_run_id", "step run"), caller().name
         )
         return steprun_pb2.RetryStepRunResponse(success=True, message="new attempt made", new_step_run_id=str(step_id))
+
+    async def ExplainStepRun(
+        self, request: steprun_pb2.ExplainStepRunRequest, context: Context
+    ) -> steprun_pb2.ExplainStepRunResponse:
+        step_id = required_id(request.step_run_id, "step_run_id", "step run")
+        return explanation_to(await self._explain.explain(step_id))
 
     async def ListStepRunArtifacts(
         self, request: steprun_pb2.ListStepRunArtifactsRequest, context: Context

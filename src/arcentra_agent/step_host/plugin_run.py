@@ -1,0 +1,176 @@
+"""A step run inside its host: from its order to its outcome."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from arcentra_agent import orphans, outcomes
+from arcentra_agent.durations import parse_duration
+from arcentra_agent.environment import step_environment
+from arcentra_agent.logs.spool import Spool
+from arcentra_agent.outcomes import InvalidStepError, Outcome
+from arcentra_agent.outputs import OutputError, joined, read_outputs
+from arcentra_agent.plugins import PLUGINS
+from arcentra_agent.plugins.base import Plugin, PluginMissingError, StepContext
+from arcentra_agent.process import Launcher
+from arcentra_agent.secret_values import LEAST_BYTES, SecretValues, is_maskable
+from arcentra_agent.step_host.container import ContainerPlugin
+from arcentra_agent.step_host.files import StepFiles
+from arcentra_agent.step_host.order import Order, StepSpec
+from arcentra_agent.workspaces import remove_tree
+
+
+class PluginRun:
+    """Runs a step once. It may be stopped at any time; once its last process has ended, that changes nothing."""
+
+    def __init__(self, order: Order, files: StepFiles, launcher: Launcher) -> None:
+        self._order = order
+        self._spec = order.spec
+        self._files = files
+        self._launcher = launcher
+        self._secrets = SecretValues(())
+        self._outputs: Mapping[str, str] = {}
+        self._stopped: Outcome | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._work: asyncio.Task[Outcome] | None = None
+        self._is_over = False
+        self._log_size = 0
+
+    def stop(self, outcome: Outcome, *, grace: float | None = None) -> None:
+        """Have the step end with this outcome: TERM, `grace` seconds, KILL.
+
+        Stopped again, it keeps its first outcome; without any grace it is killed now, whatever it was given before.
+        """
+        if self._is_over:
+            return
+        if grace is not None:
+            self._launcher.kill_grace = grace
+        is_ending = self._stopped is not None or not self._end(outcome)
+        if is_ending and grace == 0 and self._work is not None:
+            self._work.cancel()
+
+    def _end(self, outcome: Outcome) -> bool:
+        """Let the step end with this outcome; tell whether that is what ends it, and not its time that is over."""
+        self._stopped = self._stopped or outcome
+        if self._deadline is None or self._deadline.expired():
+            return False
+        self._deadline.reschedule(asyncio.get_running_loop().time())
+        return True
+
+    async def run(self) -> Outcome:
+        """Do what the step says and return what became of it; nothing is raised."""
+        started = time.monotonic()
+        # Here and below nothing goes to a thread that only this step would wait for: threads cost more than they give.
+        self._secrets = SecretValues(secret_values(self._spec))
+        outcome = await self._judged(self._attempt())
+        outcome = replace(self._stopped or outcome, outputs=self._outputs).without(self._secrets)
+        duration = {"duration_ms": str(round((time.monotonic() - started) * 1000))}
+        return replace(outcome, metrics={**outcome.metrics, **duration}, log_size=self._log_size)
+
+    async def _judged(self, doing: Awaitable[Outcome]) -> Outcome:
+        try:
+            return await doing
+        except Exception as error:  # noqa: BLE001 - whatever a plugin does, the step has an outcome
+            return outcomes.outcome_of_error(error)
+
+    async def _attempt(self) -> Outcome:
+        plugin, limit = self._plugin(), _time_limit(self._spec)
+        workspace, scratch = Path(self._order.workspace), self._files.scratch
+        output = scratch / "output"
+        try:
+            env = step_environment(self._order.base_env, self._spec, workspace, output)
+            scratch.mkdir(exist_ok=True)
+            output.touch(mode=0o600)
+            spool = Spool(self._files.log, self._on_full, self._secrets.masker(), self._order.local.spool_limit)
+            try:
+                context = StepContext(workspace, scratch, env, spool.writer, self._launcher)
+                return await self._do(limit, plugin, context, output)
+            finally:
+                await spool.close()
+                self._log_size = spool.size
+        finally:
+            remove_tree(scratch)
+
+    async def _do(self, limit: float | None, plugin: Plugin, context: StepContext, output: Path) -> Outcome:
+        """Do the step to its end, and let nothing of it go on: then its outputs are final, and so is its log."""
+        for line in self._notes():
+            await context.say(line)
+        try:
+            outcome = await self._judged(self._within(limit, plugin, context))
+        finally:
+            orphans.kill_orphans_of(self._spec.step_run_id)
+        try:
+            self._outputs = self._checked(joined(read_outputs(output), outcome.outputs))
+        except OutputError as error:
+            await context.say(f"{error}; none of the outputs is kept")
+            if outcome.status == outcomes.SUCCESS:
+                raise
+        return outcome
+
+    async def _within(self, limit: float | None, plugin: Plugin, context: StepContext) -> Outcome:
+        # A task of its own: killing it ends the plugin and nothing of what comes after it.
+        self._work = asyncio.create_task(self._timed(limit, plugin, context), name="plugin")
+        await asyncio.wait([self._work])
+        self._is_over = True
+        if self._work.cancelled() and self._stopped is not None:
+            return self._stopped
+        return self._work.result()
+
+    async def _timed(self, limit: float | None, plugin: Plugin, context: StepContext) -> Outcome:
+        try:
+            async with asyncio.timeout(limit) as self._deadline:
+                if self._stopped is not None:
+                    return self._stopped
+                return outcomes.outcome_of(await plugin.run(self._spec.action, self._spec.args, context))
+        except TimeoutError:
+            if self._deadline is None or not self._deadline.expired():
+                raise
+            return outcomes.timed_out(self._spec.timeout)
+        finally:
+            self._is_over, self._deadline = True, None
+
+    def _plugin(self) -> Plugin:
+        if self._spec.image:
+            return ContainerPlugin(self._order, self._files.container)
+        try:
+            return PLUGINS[self._spec.uses]
+        except KeyError as error:
+            known = ", ".join(sorted(PLUGINS))
+            raise PluginMissingError(f"this agent has no plugin {self._spec.uses!r}; it has {known}") from error
+
+    def _checked(self, outputs: Mapping[str, str]) -> Mapping[str, str]:
+        if any(self._secrets.masked(name) != name for name in outputs):
+            raise OutputError("outputs: the name of an output contains a secret")
+        return outputs
+
+    def _notes(self) -> Iterator[str]:
+        """Yield what somebody who reads the log has to know of this step."""
+        for name, value in sorted(self._spec.secrets.items()):
+            if not is_maskable(value):
+                yield f"the value of the secret {name} is shorter than {LEAST_BYTES} bytes and is not masked"
+        if self._spec.artifacts:
+            names = ", ".join(self._spec.artifacts)
+            yield f"artifacts are not kept by this version of the agent: {names}"
+
+    def _on_full(self, error: OSError) -> None:
+        # Also when the last process has ended: what it wrote last is not there.
+        self._end(outcomes.failed(1, f"the log cannot be written: {error.strerror}", "disk_full"))
+
+
+def secret_values(spec: StepSpec) -> Iterator[str]:
+    """Yield the values that are secret by where they stand."""
+    yield from spec.secrets.values()
+    if plugin := PLUGINS.get(spec.uses):
+        values = (spec.args.get(name) for name in plugin.secret_args)
+        yield from (value for value in values if isinstance(value, str))
+
+
+def _time_limit(spec: StepSpec) -> float | None:
+    if not spec.timeout:
+        return None
+    try:
+        return parse_duration(spec.timeout)
+    except ValueError as error:
+        raise InvalidStepError(f"timeout: {error}") from error

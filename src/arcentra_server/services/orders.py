@@ -1,0 +1,36 @@
+"""Bring to the agents that are connected here what another server decided about them: leases and cancellations."""
+
+from __future__ import annotations
+
+from arcentra_server.db import claims, orders
+from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.domain.ports import AgentLinks
+
+MOST_CANCELS = 1_000
+
+
+class OrderService:
+    """See the module. A pass each second is what makes it certain; hints of other servers make it quick."""
+
+    def __init__(self, store: ExecutionStore, links: AgentLinks) -> None:
+        self._store = store
+        self._links = links
+
+    async def run_once(self) -> int:
+        """Send what agents here should have been sent and were not; return how many leases and cancellations.
+
+        A cancellation is sent until it is obeyed, as the message may be lost with its channel.
+        """
+        here = list(self._links.reachable())
+        if not here:
+            return 0
+        async with self._store.database.transaction() as tx:
+            cancels = await orders.pending_cancels(tx, here, MOST_CANCELS)
+            leases = await orders.unstarted_leases(tx)
+            unsent = self._links.unsent(leases)
+            rows = await claims.unacknowledged(tx, list({leases[one] for one in unsent})) if unsent else []
+            dispatches = await self._store.dispatches(tx, [row for row in rows if row["id"] in unsent])
+        self._links.cancel(cancels)
+        self._links.dispatch(dispatches)
+        await self._store.fail_unsendable()
+        return len(cancels) + len(dispatches)

@@ -1,0 +1,116 @@
+"""Rows that do not fit together are found, put right, and told of. What breaks them here is SQL."""
+
+from __future__ import annotations
+
+import pytest
+
+from arcentra_server.domain.states import RunStatus, StepStatus
+from tests.support.world import Run, World
+
+BREACHES = {
+    "step_without_lease": "UPDATE leases SET ended_at = clock_timestamp(), end_reason = 'lost'",
+    "stray_queue_row": """INSERT INTO step_queue (step_run_id, selector_id, run_id)
+                          SELECT id, selector_id, run_id FROM step_runs WHERE status = 'RUNNING'""",
+    "slot_without_step": """INSERT INTO leases (id, step_run_id, agent_id)
+                            SELECT gen_random_uuid(), s.id, a.id FROM step_runs s, agents a WHERE s.status = 'PENDING'""",
+}
+
+
+async def _running(world: World, spec: str = "..") -> tuple[Run, object]:
+    agent = await world.agent("x", capacity=4)
+    run = await world.start(spec)
+    await world.server.schedule()
+    return run, await world.begin(agent)
+
+
+async def _told(world: World) -> list[str]:
+    rows = await world.sql("SELECT message FROM events WHERE message LIKE 'repaired: %' ORDER BY id")
+    return [row["message"] for row in rows]
+
+
+async def test_what_is_in_order_is_left_alone(world: World) -> None:
+    await _running(world, ". .[needs=a] | & .")
+    await world.start(".[key=k;retry=3]")
+    assert await world.server.watchdog.run_once() == 0
+    assert await _told(world) == []
+
+
+@pytest.mark.parametrize("rule", BREACHES)
+async def test_what_is_broken_is_put_right_once(world: World, rule: str) -> None:
+    await _running(world)
+    await world.sql(BREACHES[rule])
+    servers = [world.server, world.another_server()]
+    assert await servers[0].watchdog.run_once() == 1
+    assert servers[0].repairs == {rule: 1}
+    assert len(await _told(world)) == 1
+    assert await servers[1].watchdog.run_once() == 0
+    await world.check()
+
+
+async def test_step_that_no_agent_holds_has_failed(world: World) -> None:
+    run, _ = await _running(world)
+    await world.sql(BREACHES["step_without_lease"])
+    await world.server.watchdog.run_once()
+    assert (await run.states(), await run.status()) == ("Fx", RunStatus.FAILED)
+    assert (await run.step("a1")).failure_reason == "agent_lost"
+
+
+async def test_step_that_nobody_has_is_queued_again(world: World) -> None:
+    run = await world.start(".")
+    await world.sql("DELETE FROM step_queue")
+    assert await world.server.watchdog.run_once() == 1
+    assert world.server.repairs == {"step_not_in_queue": 1}
+    await world.work(await world.agent("x"))
+    assert await run.status() is RunStatus.SUCCESS
+
+
+async def test_what_is_left_of_an_ended_run_is_cancelled(dsn: str) -> None:
+    async with World(dsn) as world:  # not checked: the run stays as it was broken
+        run, _ = await _running(world, ".. .[needs=a]")
+        await world.sql("UPDATE pipeline_runs SET status = 'FAILED', finished_at = clock_timestamp()")
+        assert await world.server.watchdog.run_once() == 2
+        assert (await run.states(), await run.status()) == ("CC C", RunStatus.FAILED)
+        assert [(job.status, job.error_message) for job in (await run.row()).jobs] == [
+            (RunStatus.CANCELLED, "repaired: its run had ended")
+        ] * 2
+        assert await world.value("SELECT count(*) FROM leases WHERE ended_at IS NULL") == 0
+        assert await world.value("SELECT count(*) FROM step_queue") == 0
+        assert await world.server.watchdog.run_once() == 0
+
+
+async def test_job_and_run_that_were_left_as_they_were_go_on(dsn: str) -> None:
+    async with World(dsn) as world:  # not checked: what is broken here, the events do not know
+        agent = await world.agent("x")
+        run = await world.start(". | .")
+        await world.server.schedule()
+        await world.end(await world.begin(agent))
+        before = await run.states()
+        await world.sql("UPDATE job_runs SET status = 'RUNNING', finished_at = NULL WHERE stage_index = 0")
+        await world.sql("UPDATE pipeline_runs SET completed_jobs = 0, running_jobs = 1")
+        await world.sql("UPDATE run_stages SET open_jobs = 1 WHERE stage_index = 0")
+        assert await world.server.watchdog.run_once() == 1
+        assert (await run.states(), await run.job_statuses()) == (before, [RunStatus.SUCCESS, RunStatus.PENDING])
+        await world.work(agent)
+        assert await run.status() is RunStatus.SUCCESS
+        await world.sql("UPDATE pipeline_runs SET status = 'RUNNING', finished_at = NULL")
+        assert await world.server.watchdog.run_once() == 1
+        assert await run.status() is RunStatus.SUCCESS
+
+
+async def test_key_of_an_ended_job_is_given_back(world: World) -> None:
+    agent = await world.agent("x")
+    first = await world.start(".[key=k]")
+    await world.server.concurrency.run_once()
+    claim = await world.sql("SELECT * FROM concurrency_claims")
+    await world.work(agent, {"a1": StepStatus.FAILED})
+    columns = ", ".join(claim[0].keys())
+    places = ", ".join(f"${place}" for place in range(1, len(claim[0]) + 1))
+    # The names are those of the columns.
+    await world.sql(f"INSERT INTO concurrency_claims ({columns}) VALUES ({places})", *claim[0].values())  # noqa: S608
+    second = await world.start(".[key=k]")
+    await world.server.concurrency.run_once()
+    assert await second.states() == "P"
+    assert await world.server.watchdog.run_once() == 1
+    assert world.server.repairs == {"key_of_ended_job": 1}
+    await world.server.concurrency.run_once()
+    assert (await first.status(), await second.states()) == (RunStatus.FAILED, "Q")
