@@ -89,5 +89,10 @@ class Shipper:
                 except aio.AioRpcError as error:
                     if error.code() in _PERMANENT:
                         return None
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise
+                    # The channel was closed under the call, as another one was opened.
             await asyncio.sleep(pause * self.chance.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)

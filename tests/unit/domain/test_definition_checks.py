@@ -1,7 +1,7 @@
 """What the broken documents of tests/data do not show: limits, and faults of definitions that came by a call."""
 
-import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ from arcentra_server.domain.errors import Fault
 from arcentra_server.domain.field_checks import check_args, check_env, is_reference
 from arcentra_server.domain.part_checks import RETRIED
 from arcentra_server.domain.step_checks import check_added_step, check_step
+from tests.support.calls import calls_of
 
 STEP = StepSpec("s", "shell")
 
@@ -179,19 +180,22 @@ def test_a_reference_is_nothing_but_one(text: str, answer: bool) -> None:
     assert is_reference(text) is answer
 
 
-def test_a_large_definition_is_checked_fast() -> None:
-    jobs = tuple(
-        JobSpec(
-            f"j{n}",
-            tuple(StepSpec(f"s{m}", "shell", args={"script": "make\n"}) for m in range(3)),
-            depends_on=tuple(f"j{max(0, n - back)}" for back in range(1, 6) if n >= back),
+def test_checking_grows_with_a_definition_and_no_faster() -> None:
+    def of(count: int) -> PipelineSpec:
+        jobs = (
+            JobSpec(
+                f"j{n}",
+                tuple(StepSpec(f"s{m}", "shell", args={"script": "make\n"}) for m in range(3)),
+                depends_on=tuple(f"j{max(0, n - back)}" for back in range(1, 6) if n >= back),
+            )
+            for n in range(count)
         )
-        for n in range(1000)
-    )
-    started = time.process_time()
-    assert check_pipeline(spec_of(*jobs)) == []
-    # A sixth of a second; the limit leaves room for a slow machine and finds what grows with the square.
-    assert time.process_time() - started < 1
+        return spec_of(*jobs)
+
+    small, large = of(100), of(1_000)
+    assert check_pipeline(large) == []
+    few, many = (calls_of(partial(check_pipeline, spec)) for spec in (small, large))
+    assert many < 11 * few
 
 
 def test_the_expressions_of_an_added_step_are_checked_where_it_comes_to_stand() -> None:
