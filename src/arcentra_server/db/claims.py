@@ -21,9 +21,12 @@ _FREE = """
      GROUP BY a.id HAVING a.capacity > count(l.id) ORDER BY a.id
 """
 # Two servers may reach one agent for a moment: the slots of those that get something are counted again under a lock.
-_LOCK_AGENTS = """
-    SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NULL AND approved AND NOT disabled
-     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+_LOCK = """
+    WITH agent AS (
+        SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NULL AND approved AND NOT disabled
+         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
+    queued AS (SELECT step_run_id FROM step_queue WHERE step_run_id = ANY($2) FOR UPDATE SKIP LOCKED)
+    SELECT ARRAY(SELECT id FROM agent) AS agents, ARRAY(SELECT step_run_id FROM queued) AS steps
 """
 # Rows that another server claims at this moment are passed over, and those that may not be placed any more.
 _CLAIM = f"""
@@ -35,14 +38,13 @@ _CLAIM = f"""
         SELECT a.id, a.capacity - (SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS free,
                a.drained OR a.draining AS drains
           FROM agents a WHERE a.id = ANY($4)),
-    locked AS (
+    fitting AS (
         SELECT q.step_run_id
           FROM chosen c JOIN room ON room.id = c.agent_id JOIN step_queue q ON q.step_run_id = c.step_id
          WHERE c.slot <= room.free AND NOT q.held AND q.ready_at <= clock_timestamp()
-           AND coalesce(q.agent_id = c.agent_id, NOT room.drains)
-           FOR UPDATE OF q SKIP LOCKED),
+           AND coalesce(q.agent_id = c.agent_id, NOT room.drains)),
     taken AS (
-        DELETE FROM step_queue q USING locked WHERE q.step_run_id = locked.step_run_id
+        DELETE FROM step_queue q USING fitting WHERE q.step_run_id = fitting.step_run_id
         RETURNING q.step_run_id, q.pipeline_id, q.share, q.agent_id IS NULL AS free),
     leased AS (
         INSERT INTO leases (id, step_run_id, agent_id, pipeline_id, share)
@@ -99,9 +101,15 @@ async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Row]:
     What is not in the queue any more, held, or claimed by another server at this moment is left out, and so are agents
     that have no room by now, or that another server claims for.
     """
-    locked = await tx.fetch(_LOCK_AGENTS, list({agent_id for _, _, agent_id in leases}))
-    columns = [list(column) for column in zip(*leases, strict=True)]
-    return list(await tx.fetch(_CLAIM, *columns, [row["id"] for row in locked]))
+    # A statement of its own: the claim then sees what whoever had a row locked before has made of its step run.
+    agent_ids, step_ids = list({agent_id for _, _, agent_id in leases}), [step_id for _, step_id, _ in leases]
+    [(agents, steps)] = await tx.fetch(_LOCK, agent_ids, step_ids)
+    locked = set(steps)
+    claimed = [lease for lease in leases if lease[1] in locked]
+    if not claimed:
+        return []
+    columns = [list(column) for column in zip(*claimed, strict=True)]
+    return list(await tx.fetch(_CLAIM, *columns, agents))
 
 
 async def unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
