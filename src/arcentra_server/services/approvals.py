@@ -10,6 +10,7 @@ from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import approvals, deadlines
 from arcentra_server.db.approvals import ApprovalFilter, ApprovalRow
 from arcentra_server.db.bad_rows import BadRows
+from arcentra_server.db.clock import database_time
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.execution import load_run, load_stage
 from arcentra_server.db.execution_store import ExecutionStore
@@ -53,7 +54,7 @@ class ApprovalService:
         Raises:
             NotFound: no such gate.
             Forbidden: the caller may not decide it.
-            InvalidTransition: it is decided, the caller has voted otherwise, or it has another definition or commit.
+            InvalidTransition: it is decided, its time is over, the caller has voted otherwise, or it has another definition or commit.
         """
 
         async def act(tx: Tx, ledger: Ledger) -> None:
@@ -64,6 +65,8 @@ class ApprovalService:
                 return
             if gate.state is not ApprovalState.PENDING or earlier is not None:
                 raise InvalidTransition("approval already decided")
+            if gate.expires_at is not None and gate.expires_at <= await database_time(tx):
+                raise InvalidTransition("nobody decided in time: the approval has expired")
             _check_binding(gate, decision)
             await approvals.add_vote(tx, gate.id, caller.name, decision.comment, approved=decision.approved)
             votes = [*(vote.approved for vote in gate.votes), decision.approved]

@@ -159,6 +159,8 @@ async def test_gate_that_nobody_decides_counts_as_refused(world: World) -> None:
     await world.server.approvals.expire()
     assert (await run.states()) == "S P P"
     await world.sql("UPDATE approvals SET expires_at = clock_timestamp() - interval '1 s'")
+    with pytest.raises(InvalidTransition, match="nobody decided in time"):  # before the loop has looked, too
+        await vote(world, gate, ANN)
     await world.server.approvals.expire()
     assert [one.state for one in await gates(world)] == [ApprovalState.EXPIRED]
     assert (await run.states(), await run.status()) == ("S x x", RunStatus.FAILED)
