@@ -24,6 +24,9 @@ from arcentra_api.agent.v1 import agent_pb2
 _CONNECT_TIMEOUT = 10.0
 _ITEMS_A_MESSAGE = 256
 _ANOTHER_JOB = "the agent takes one job, and has it"
+# What the client library says of a stream that the server ended while a message was on its way to it: the server's own
+# reason is lost, and comes with the next stream.
+_REASON_LOST = "Internal error from Core"
 _log = structlog.get_logger("arcentra_agent")
 
 _Call = aio.StreamStreamCall[agent_pb2.ConnectRequest, agent_pb2.ConnectResponse]
@@ -74,7 +77,10 @@ class Session:
             except aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                     self._link.distrust()
-                _log.warning("disconnected", code=error.code().name, reason=error.details())
+                if error.details() == _REASON_LOST:
+                    _log.info("stream_ended", reason="not known, it crossed a message; trying again")
+                else:
+                    _log.warning("disconnected", code=error.code().name, reason=error.details())
             except TimeoutError:
                 _log.warning("server_unreachable", server=self._link.config.server)
             finally:

@@ -30,8 +30,11 @@ async def test_an_agent_that_may_not_work_yet_waits_and_then_goes_on(
     agent = AgentProcess(plane, tmp_path / "work")
     await agent.start()
     try:
-        await plane.until(lambda: len(plane.beats_without_stream) >= 4)
-        assert plane.refused_streams <= 1
+        await plane.until(lambda: plane.beats_without_stream)
+        # More than one when a refusal crossed a message of the agent and its reason was lost.
+        refused, seen = plane.refused_streams, len(plane.beats_without_stream)
+        await plane.until(lambda: len(plane.beats_without_stream) >= seen + 3)
+        assert plane.refused_streams == refused
         assert len(plane.registrations) <= 2
         assert agent.errors.count(f"arcentra agent {command} {AGENT_ID}") == 1
         plane.refusal = ""

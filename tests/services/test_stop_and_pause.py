@@ -220,9 +220,11 @@ async def test_run_whose_time_is_over_takes_nothing_new_and_is_not_paused(world:
     await world.sql("UPDATE pipeline_runs SET started_at = clock_timestamp() - interval '1 h', timeout_ms = 1000")
     await world.server.reaper.run_once()
     assert await run.status() is RunStatus.RUNNING
-    with pytest.raises(InvalidTransition):
+    with pytest.raises(InvalidTransition, match="being ended"):
         await world.server.runs.pause(run.id, None, "", "tester")
     with pytest.raises(InvalidTransition):
         await world.server.steps.create(AddedStep(StepSpec("new", uses="shell"), run.id, job_name="new"), "tester")
     await world.end(dispatch)
     assert (await run.states(), await run.status()) == ("Tx", RunStatus.FAILED)
+    with pytest.raises(InvalidTransition, match="pipeline run already finished"):
+        await world.server.runs.pause(run.id, None, "", "tester")

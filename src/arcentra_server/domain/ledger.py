@@ -25,7 +25,7 @@ from arcentra_server.domain.execution import (
     Waiting,
 )
 from arcentra_server.domain.ledger_repairs import LedgerRepairs
-from arcentra_server.domain.ledger_turns import REJECTED, cancelled_as, contribution_of
+from arcentra_server.domain.ledger_turns import EXPIRED, REFUSED, cancelled_as, contribution_of
 from arcentra_server.domain.states import STEP_FAILURES, FailureReason, GateState, RunStatus, StepStatus
 from arcentra_server.domain.transitions import check_step_transition
 
@@ -331,7 +331,7 @@ class Ledger(LedgerRepairs):
     def _recount(self, run: RunState, opened: Iterable[UUID], first: int) -> None:
         """Take the jobs that are open again out of how the run and its stages ended; later stages wait for their turn."""
         again = set(opened)
-        if run.rejected and run.status_reason == REJECTED:
+        if run.rejected and run.status_reason in (REFUSED, EXPIRED):
             run.status_reason = ""
         run.outcome, run.rejected = rollup.NOTHING_YET, False
         self._before.pop(run.id, None)

@@ -37,7 +37,9 @@ from arcentra_server.domain.states import (
     StepStatus,
 )
 
-REJECTED = "the approval was refused"
+# Why a run or job ended at a gate.
+REFUSED = "the approval was refused"
+EXPIRED = "the approval has expired: nobody decided in time"
 BEFORE_ITS_TURN = frozenset({Waiting.STAGE, Waiting.APPROVAL, Waiting.NEEDS, Waiting.CONCURRENCY})
 
 
@@ -420,36 +422,46 @@ class LedgerTurns(LedgerBook):
             self.changed_stages.add((run.id, stage.index))
 
     def pass_stage_gate(
-        self, run: RunState, stage: StageState, jobs: Sequence[JobState], upstream: RunStatus, *, approved: bool
+        self,
+        run: RunState,
+        stage: StageState,
+        jobs: Sequence[JobState],
+        upstream: RunStatus,
+        *,
+        approved: bool,
+        why: str = REFUSED,
     ) -> None:
-        """Take the decision at the gate before a stage: it opens, or it and all behind it is skipped."""
+        """Take the decision at the gate before a stage: it opens, or it and all behind it is skipped.
+
+        `why` is what the run says of a gate that did not open.
+        """
         self._set_gate(stage, GateState.APPROVED if approved else GateState.REJECTED)
         self.changed_stages.add((run.id, stage.index))
         waiting = [job for job in jobs if not job.status.terminal]
         if approved and not run.ending:
             self._open_stage(run, stage, waiting, upstream)
         else:
-            self._reject(run, stage)
+            self._reject(run, stage, why)
             self._skip_jobs(run, waiting)
         self._pass_stage(run, stage)
 
-    def pass_job_gate(self, job: JobState, *, approved: bool) -> None:
-        """Take the decision at the gate after a job: it ends as its steps did, or as failed."""
+    def pass_job_gate(self, job: JobState, *, approved: bool, why: str = REFUSED) -> None:
+        """Take the decision at the gate after a job: it ends as its steps did, or as failed because of `why`."""
         run = self.runs[job.run_id]
         self._touch_job(job)
         self.extended_jobs.add(job.id)
         self._set_gate(job, GateState.APPROVED if approved else GateState.REJECTED)
         if not approved:
             job.outcome, job.failure_reason = RunStatus.FAILED, FailureReason.REJECTED
-            job.error_message = job.error_message or REJECTED
-            self._reject(run, self.stages[run.id, job.stage_index])
+            job.error_message = job.error_message or why
+            self._reject(run, self.stages[run.id, job.stage_index], why)
         self._finish_job(job, run)
 
-    def _reject(self, run: RunState, stage: StageState) -> None:
+    def _reject(self, run: RunState, stage: StageState, why: str) -> None:
         self._touch_run(run)
         self.extended_runs.add(run.id)
         run.rejected = True
-        run.status_reason = run.status_reason or REJECTED
+        run.status_reason = run.status_reason or why
         run.outcome = rollup.graver(run.outcome, RunStatus.FAILED)
         stage.outcome = rollup.graver(stage.outcome, RunStatus.FAILED)
 

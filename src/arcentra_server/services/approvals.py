@@ -18,11 +18,17 @@ from arcentra_server.db.paging import Page
 from arcentra_server.domain.errors import InvalidTransition, NotFound
 from arcentra_server.domain.identity import Caller
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ledger_turns import EXPIRED, REFUSED
 from arcentra_server.domain.states import ApprovalState
 from arcentra_server.domain.transitions import check_approval_transition
 from arcentra_server.domain.voting import check_voter, result_of
 
 MOST_EXPIRED = 100
+# What a vote that comes too late is told, where it was not by votes that the gate was decided.
+_DECIDED = {
+    ApprovalState.EXPIRED: "approval already decided: nobody did in time, so it counts as refused",
+    ApprovalState.CANCELLED: "approval already decided: nothing waits behind it any more",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class ApprovalService:
             if earlier is not None and earlier.approved is decision.approved:
                 return
             if gate.state is not ApprovalState.PENDING or earlier is not None:
-                raise InvalidTransition("approval already decided")
+                raise InvalidTransition(_DECIDED.get(gate.state, "approval already decided"))
             if gate.expires_at is not None and gate.expires_at <= await database_time(tx):
                 raise InvalidTransition("nobody decided in time: the approval has expired")
             _check_binding(gate, decision)
@@ -109,15 +115,14 @@ async def _settle(tx: Tx, ledger: Ledger, gate: ApprovalRow, state: ApprovalStat
         return
     check_approval_transition(gate.state, state)
     await approvals.decide(tx, gate.id, state)
-    approved = state is ApprovalState.APPROVED
+    approved, why = state is ApprovalState.APPROVED, EXPIRED if state is ApprovalState.EXPIRED else REFUSED
     if gate.job_id is not None:
-        ledger.pass_job_gate(ledger.jobs[gate.job_id], approved=approved)
+        ledger.pass_job_gate(ledger.jobs[gate.job_id], approved=approved, why=why)
         return
     index = gate.stage_index or 0
     jobs, upstream = await load_stage(tx, ledger, gate.run_id, index)
-    ledger.pass_stage_gate(
-        ledger.runs[gate.run_id], ledger.stages[gate.run_id, index], jobs, upstream, approved=approved
-    )
+    run, stage = ledger.runs[gate.run_id], ledger.stages[gate.run_id, index]
+    ledger.pass_stage_gate(run, stage, jobs, upstream, approved=approved, why=why)
 
 
 async def _locked(tx: Tx, ledger: Ledger, approval_id: UUID) -> ApprovalRow:

@@ -123,6 +123,8 @@ class RunService:
             run = await _locked(tx, ledger, run_id, pipeline_id)
             if run.paused:
                 return
+            if run.status.terminal:
+                raise InvalidTransition("pipeline run already finished")
             if run.ending:
                 raise InvalidTransition("the run is being ended")
             ledger.pause(run, reason, actor)

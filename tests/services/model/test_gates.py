@@ -164,6 +164,23 @@ async def test_gate_that_nobody_decides_counts_as_refused(world: World) -> None:
     await world.server.approvals.expire()
     assert [one.state for one in await gates(world)] == [ApprovalState.EXPIRED]
     assert (await run.states(), await run.status()) == ("S x x", RunStatus.FAILED)
+    assert (await run.row()).status_reason == "the approval has expired: nobody decided in time"
+    with pytest.raises(InvalidTransition, match="nobody did in time"):
+        await vote(world, gate, ANN)
+
+
+async def test_job_whose_gate_nobody_decides_says_so_and_forgets_it_when_it_is_retried(world: World) -> None:
+    agent = await world.agent("x", capacity=9)
+    run = await world.start(spec_of(JOBS))
+    await world.work(agent)
+    await world.sql("UPDATE approvals SET expires_at = clock_timestamp() - interval '1 s'")
+    await world.server.approvals.expire()
+    await world.work(agent)
+    row = await run.row()
+    assert (row.status, row.status_reason) == (RunStatus.FAILED, "the approval has expired: nobody decided in time")
+    assert row.jobs[0].error_message == row.status_reason
+    await world.server.runs.retry(run.id, RetryScope.FAILED)
+    assert (await run.row()).status_reason == ""
 
 
 async def test_run_that_is_stopped_drops_its_gate(world: World) -> None:
@@ -171,7 +188,7 @@ async def test_run_that_is_stopped_drops_its_gate(world: World) -> None:
     await world.server.runs.stop(run.id, None, "enough")
     assert await run.status() is RunStatus.CANCELLED
     assert [one.state for one in await gates(world)] == [ApprovalState.CANCELLED]
-    with pytest.raises(InvalidTransition, match="approval already decided"):
+    with pytest.raises(InvalidTransition, match="approval already decided: nothing waits behind it"):
         await vote(world, gate, ANN)
 
 

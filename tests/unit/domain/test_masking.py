@@ -6,7 +6,6 @@ import random
 import re
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote, quote_plus
 
@@ -16,8 +15,11 @@ from hypothesis import strategies as st
 
 from arcentra_server.domain.masking import Matcher, cover, needles_of
 from tests.support.bash_quotes import bash_quotes, hard_to_quote
+from tests.support.calls import lines_of
 from tests.support.dice import cases
 
+# Two where each place is looked at; a search that stops at every byte runs more.
+MOST_LINES_A_BYTE = 3
 SECRET = 'p@ss w/rd\'s "<$x>" é\\'
 
 
@@ -180,19 +182,21 @@ def test_an_end_that_may_be_the_beginning_of_a_secret_is_told() -> None:
 @pytest.mark.parametrize(
     ("needles", "text"),
     [
-        ([b"aaaaaa"], b"a" * (1 << 20)),
-        ([b"abcabcab"], b"abc" * (1 << 18)),
-        ([b"------=" * 9], b"------=" * (1 << 17)),
-        ([b"a" * 60_000 + b"b"], b"a" * (1 << 20)),
-        ([b"%06d-value" % number for number in range(5_000)], b"000001-valu" * 90_000),
-        ([b"%06d" % number for number in range(140)], random.Random(1).randbytes(1 << 20)),  # noqa: S311 - any noise will do
+        ([b"aaaaaa"], b"a" * (1 << 18)),
+        ([b"abcabcab"], b"abc" * (1 << 16)),
+        ([b"------=" * 9], b"------=" * (1 << 15)),
+        ([b"a" * 60_000 + b"b"], b"a" * (1 << 18)),
+        ([b"%06d-value" % number for number in range(5_000)], b"000001-valu" * 20_000),
+        ([b"%06d" % number for number in range(140)], random.Random(1).randbytes(1 << 18)),  # noqa: S311 - any noise will do
     ],
     ids=["one letter", "three letters", "a rule", "nearly all along", "many alike", "noise"],
 )
-def test_a_batch_is_masked_in_bounded_time(needles: list[bytes], text: bytes) -> None:
+def test_the_work_of_masking_is_bounded_by_the_length_of_the_text(needles: list[bytes], text: bytes) -> None:
     matcher = Matcher(needles)
-    began = time.process_time()
-    masked = matcher.mask(text)
-    matcher.open_end(masked.tail)
-    matcher.seam(masked.tail, masked.head)
-    assert time.process_time() - began < 2
+
+    def mask() -> None:
+        masked = matcher.mask(text)
+        matcher.open_end(masked.tail)
+        matcher.seam(masked.tail, masked.head)
+
+    assert lines_of(mask) < MOST_LINES_A_BYTE * len(text)
