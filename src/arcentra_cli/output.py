@@ -1,7 +1,8 @@
 """Prints answers: a table for people, the message itself as JSON or YAML for programs."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import yaml
 from google.protobuf import json_format
@@ -31,9 +32,24 @@ def emit(output: OutputFormat, message: Message, table: Callable[[], RenderableT
     """Print one answer in the wanted format; `table` is built only when it is wanted."""
     if output is not OutputFormat.TABLE:
         print(serialise(output, message))
+    else:
+        _show(table())
+
+
+def emit_each(output: OutputFormat, messages: Sequence[Message], table: Callable[[], RenderableType]) -> None:
+    """Print several answers as one: JSON as a line for each, YAML as a document for each."""
+    if output is OutputFormat.TABLE:
+        _show(table())
         return
+    texts = [serialise(output, message) for message in messages]
+    if output is OutputFormat.JSON:
+        texts = [json.dumps(json.loads(text)) for text in texts]
+    print(("\n---\n" if output is OutputFormat.YAML else "\n").join(texts))
+
+
+def _show(what: RenderableType) -> None:
     target = console()
-    shown = plain(table())
+    shown = plain(what)
     if for_a_person():
         target.print(shown)
         return

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
+from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_cli.render import waiting
+from arcentra_cli.render.explain import run_explanation
 from arcentra_cli.render.run import job_note, run_report, step_note
 from tests.cli.test_render import NOW, text_of
 
@@ -123,3 +125,26 @@ def test_stages_cells_attempts_and_gates_of_a_run() -> None:
         ),
         "run r1 of shop/ship: RUNNING, 1/3 jobs done",
     ]
+
+
+def test_a_run_that_waits_for_agents_names_the_command_that_says_why() -> None:
+    run = pipeline_pb2.PipelineRunDetail(run_id="r1", namespace="shop", pipeline_name="ship", status=PENDING)
+    run.job_runs.add(job_name="a", status=PENDING).step_runs.add(step_name="x", status=PENDING, waiting_reason="needs")
+    assert "explain" not in text_of(run_report(run, {}, NOW))
+    run.job_runs.add(job_name="b", status=PENDING).step_runs.add(step_name="x", status=PENDING, waiting_reason="agent")
+    assert "why they wait for an agent: arcentra run explain r1" in text_of(run_report(run, {}, NOW))
+
+
+def test_steps_that_wait_are_explained_but_for_those_behind_another_of_their_job() -> None:
+    run = pipeline_pb2.PipelineRunDetail(run_id="r1", status=PENDING)
+    job = run.job_runs.add(job_name="build", status=PENDING)
+    for number, reason in enumerate(("agent", "previous_step", "", "dispatched", "needs")):
+        job.step_runs.add(step_run_id=f"s{number}", step_name=f"x{number}", status=PENDING, waiting_reason=reason)
+    replies = [steprun_pb2.ExplainStepRunResponse(summary="no agent is registered", waiting_since=int(NOW) - 72)]
+    waits = list(waiting.steps(run))
+    assert [line.split() for line in text_of(run_explanation(run, waits, replies, NOW)).splitlines()] == [
+        ["STEP", "FOR", "WHY", "STEP", "RUN"],
+        ["build/x0", "1m12s", "no", "agent", "is", "registered", "s0"],
+        ["and", "1", "more", "that", "wait"],
+    ]
+    assert text_of(run_explanation(run, [], [], NOW)).strip() == "no step of run r1 waits: it is PENDING"

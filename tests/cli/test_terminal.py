@@ -16,7 +16,18 @@ from arcentra_cli.errors import CliError
 from arcentra_cli.follow.screen import prefixed, said
 from arcentra_cli.follow.story import Say
 from arcentra_cli.output import serialise
-from arcentra_cli.render import agents, approvals, definition, explain, notifications, order, secrets, tables, triggers
+from arcentra_cli.render import (
+    agents,
+    approvals,
+    definition,
+    explain,
+    notifications,
+    order,
+    secrets,
+    tables,
+    triggers,
+    waiting,
+)
 from arcentra_cli.render.parts import plain
 from arcentra_cli.render.run import run_report
 from arcentra_cli.terminal import one_line, visible, without_escapes
@@ -83,6 +94,7 @@ def shown_tables() -> list[RenderableType]:
         agents.agents(admin_pb2.ListAgentsResponse(agents=[agent]), NOW),
         agents.agent(agent, NOW),
         explain.explanation(hostile_explanation(), NOW),
+        explain.run_explanation(run, list(waiting.steps(run)), [hostile_explanation()], NOW),
         tables.step_run(step, NOW),
         tables.whoami(admin_pb2.WhoAmIResponse(name=text), text, text),
         run_report(run, {}, NOW),
@@ -98,9 +110,11 @@ def shown_tables() -> list[RenderableType]:
     ]
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", range(18))
 def test_no_table_hands_on_what_steers_a_terminal(number: int) -> None:
-    shown = text_of(shown_tables()[number], 4000)
+    every = shown_tables()
+    assert len(every) == 18
+    shown = text_of(every[number], 4000)
     assert "pwn" in shown or "\ufffd" in shown
     assert is_safe(shown), repr(shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,27 @@ async def test_who_waits_for_a_key_is_told_who_holds_it(user: User, tmp_path: Pa
     outcome = await user.finish(waiter)
     assert outcome.code == 0, outcome
     assert await user.done("concurrency", "list") == "no concurrency key is held or waited for\n"
+
+
+async def test_a_run_says_of_each_step_that_waits_why_it_does(user: User, tmp_path: Path) -> None:
+    selector = {"match_labels": {"gpu": "nvidia"}}
+    jobs = [job("train", "true", agent_selector=selector), job("report", "true", depends_on=["train"])]
+    await user.apply(tmp_path / "waits.yaml", json.dumps({"name": "waits", "jobs": jobs}))
+    started = await user.run("pipeline", "trigger", "waits")
+    assert "no registered agent can serve this job: nearest is `agent`, which lacks gpu=nvidia" in started.err
+    run_id = started.out.split()[1]
+    assert f"arcentra run explain {run_id}" in await user.done("run", "show", run_id)
+    said = await user.done("run", "explain", run_id)
+    for word in ("train/run", "no agent can serve gpu=nvidia", "report/run", "waits for job train"):
+        assert word in said
+    answers = [json.loads(line) for line in (await user.done("run", "explain", run_id, "-o", "json")).splitlines()]
+    assert [one["summary"] for one in answers] == [line.split("  ")[2].strip() for line in _rows(said)]
+    explained = await user.done("step", "explain", answers[0]["step_run_id"])
+    assert answers[0]["summary"] in explained
+    assert "wanted gpu=nvidia, has no label gpu" in explained
+    await user.done("run", "stop", run_id)
+    assert "waits: it is CANCELLED" in await user.done("run", "explain", run_id)
+
+
+def _rows(table: str) -> list[str]:
+    return [re.sub(r" {2,}", "  ", line) for line in table.splitlines()[1:]]

@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.text import Text
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
+from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_cli import exit_codes
 from arcentra_cli.actions.lookup import agent_names, get_run, pipeline_id_of
 from arcentra_cli.client import Client
@@ -19,14 +20,16 @@ from arcentra_cli.follow.reading import Link
 from arcentra_cli.follow.screen import LiveScreen, PlainScreen, Screen
 from arcentra_cli.follow.story import Story
 from arcentra_cli.follow.watch import LogFilter, Watch
-from arcentra_cli.output import console, emit, for_a_person
+from arcentra_cli.output import console, emit, emit_each, for_a_person
 from arcentra_cli.render import tables, waiting, words
+from arcentra_cli.render.explain import run_explanation
 from arcentra_cli.render.run import run_report
 from arcentra_cli.session import session
 from arcentra_cli.terminal import visible
 
 # How long a followed run waits for a server that went away.
 LONGEST_OUTAGE_S = 600.0
+MOST_EXPLAINED = 50
 
 
 async def list_runs(settings: Settings, pipeline: str | None, status: str | None, page: int, limit: int) -> None:
@@ -61,6 +64,18 @@ async def show(settings: Settings, run_id: str) -> None:
         run = await get_run(client, run_id)
         agents = await agent_names(client) if settings.output is OutputFormat.TABLE else {}
     emit(settings.output, run, lambda: run_report(run, agents, time.time()))
+
+
+async def explain(settings: Settings, run_id: str) -> None:
+    """Show why each step of a run waits that could be next."""
+    async with session(settings) as client:
+        run = await get_run(client, run_id)
+        waits = tuple(waiting.steps(run))
+        requests = [
+            steprun_pb2.ExplainStepRunRequest(step_run_id=step.step_run_id) for _, step in waits[:MOST_EXPLAINED]
+        ]
+        replies = [await client.read(client.step_runs.ExplainStepRun, request) for request in requests]
+    emit_each(settings.output, replies, lambda: run_explanation(run, waits, replies, time.time()))
 
 
 async def watch(settings: Settings, run_id: str) -> ExitCode:

@@ -9,7 +9,7 @@ from arcentra_cli.commands.arguments import AnyPipeline, Limit, Page, PipelineOp
 from arcentra_cli.config import Settings
 from arcentra_cli.options import command
 
-app = typer.Typer(help="Runs: list, show, watch, retry, stop, pause, resume.", no_args_is_help=True)
+app = typer.Typer(help="Runs: list, show, explain, watch, retry, stop, pause, resume.", no_args_is_help=True)
 
 
 @command(app, "list")
@@ -32,6 +32,12 @@ def list_(
 def show(settings: Settings, run: RunId) -> None:
     """Show a run with its jobs and steps."""
     runtime.run(actions.runs.show(settings, run))
+
+
+@command(app, "explain")
+def explain(settings: Settings, run: RunId) -> None:
+    """Say of each step of a run that waits why it does; `arcentra step explain` says more of one."""
+    runtime.run(actions.runs.explain(settings, run))
 
 
 @command(app, "watch")

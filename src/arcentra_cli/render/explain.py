@@ -1,8 +1,11 @@
-"""Why a step run waits, for people."""
+"""Why step runs wait, for people."""
+
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_cli.render import words
 from arcentra_cli.render.parts import columns, pairs
@@ -31,6 +34,27 @@ def explanation(reply: steprun_pb2.ExplainStepRunResponse, now: float) -> Render
     if len(reply.agents) > MOST_AGENTS:
         parts.append(Text(f"and {len(reply.agents) - MOST_AGENTS} agents that come less near", style="dim"))
     return Group(*parts)
+
+
+def run_explanation(
+    run: pipeline_pb2.PipelineRunDetail,
+    waits: Sequence[tuple[pipeline_pb2.JobRunDetail, pipeline_pb2.StepRunDetail]],
+    replies: Sequence[steprun_pb2.ExplainStepRunResponse],
+    now: float,
+) -> RenderableType:
+    """A row for every step that waits, with the reason in a sentence; `replies` are about the first of `waits`."""
+    if not waits:
+        return Text(f"no step of run {run.run_id} waits: it is {words.pipeline_status(run.status)}")
+    table = columns("step", "for", "why", "step run")
+    for (job, step), reply in zip(waits, replies, strict=False):
+        name = f"{one_line(job.job_name)}/{one_line(step.step_name)}"
+        table.add_row(name, _age(reply.waiting_since, now), one_line(reply.summary), step.step_run_id)
+    more = len(waits) - len(replies)
+    return Group(table, Text(f"and {more} more that wait", style="dim")) if more > 0 else table
+
+
+def _age(moment: int, now: float) -> str:
+    return words.ago(moment, now).removesuffix(" ago") if moment else ""
 
 
 def _since(moment: int, now: float) -> str:

@@ -24,8 +24,13 @@ def run_report(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], n
     `agents` maps ids to names; an unknown agent is shown by its id.
     """
     gates = [Text(f"{waiting.gate_name(gate)} {waiting.how_to_decide(gate)}") for gate in run.pending_approvals]
-    below = [plain(line) for line in (*gates, Text.assemble(*summary(run, now)))]
+    why = [Text(f"why they wait for an agent: arcentra run explain {run.run_id}")] if _waits_for_an_agent(run) else []
+    below = [plain(line) for line in (*gates, *why, Text.assemble(*summary(run, now)))]
     return Group(_table(run, agents, now), Text(""), *below)
+
+
+def _waits_for_an_agent(run: pipeline_pb2.PipelineRunDetail) -> bool:
+    return any(step.waiting_reason == "agent" for _, step in waiting.steps(run))
 
 
 def _table(run: pipeline_pb2.PipelineRunDetail, agents: Mapping[str, str], now: float) -> PlainTable:

@@ -1,6 +1,6 @@
 """Why something waits, which attempt it is, and how a gate is decided: in words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_cli.terminal import one_line
@@ -18,6 +18,8 @@ _WORDS = {
     "dispatched": "sent to an agent",
 }
 _NAMES_SHOWN = 4
+# A step that waits for the one before it waits as long as that one; one that was sent waits no longer.
+_WAITS_FOR_NOTHING_ELSE = frozenset({"", "previous_step", "dispatched"})
 
 
 def in_words(reason: str) -> str:
@@ -32,6 +34,16 @@ def of_job(job: pipeline_pb2.JobRunDetail, gates: Iterable[pipeline_pb2.Approval
     if job.waiting_reason == "retry":
         return f"{attempt(job.attempt, job.max_attempts)} begins after a pause"
     return one_line(job.waiting_detail) or in_words(job.waiting_reason)
+
+
+def steps(
+    run: pipeline_pb2.PipelineRunDetail,
+) -> Iterator[tuple[pipeline_pb2.JobRunDetail, pipeline_pb2.StepRunDetail]]:
+    """Yield the steps of a run that wait and could be the next of their job, each with its job."""
+    for job in run.job_runs:
+        for step in job.step_runs:
+            if step.waiting_reason not in _WAITS_FOR_NOTHING_ELSE:
+                yield job, step
 
 
 def _gate_of(
