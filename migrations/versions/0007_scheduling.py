@@ -35,7 +35,13 @@ def upgrade() -> None:
         [sa.text("priority DESC"), "share", "run_id", "step_run_id"],
         postgresql_where=_FREE,
     )
-    op.create_index("ix_step_queue_pipeline", "step_queue", ["pipeline_id", "share"])
+    op.create_index(
+        "ix_step_queue_pipeline",
+        "step_queue",
+        ["pipeline_id", "selector_id", "priority", "share"],
+        postgresql_where=_FREE,
+    )
+    op.create_index("ix_leases_share", "leases", ["share"])
     for name, default in (("approved", _YES), ("disabled", _NO), ("drained", _NO), ("draining", _NO)):
         op.add_column("agents", sa.Column(name, sa.Boolean(), server_default=default, nullable=False))
     op.add_column("agents", sa.Column("note", sa.Text(), server_default=sa.text("''"), nullable=False))
@@ -56,6 +62,7 @@ def downgrade() -> None:
     op.create_check_constraint(op.f("ck_agents_status"), "agents", "status IN ('BUSY', 'IDLE', 'OFFLINE', 'ONLINE')")
     for name in ("spared_at", "note", "draining", "drained", "disabled", "approved"):
         op.drop_column("agents", name)
+    op.drop_index("ix_leases_share", "leases")
     op.drop_index("ix_step_queue_pipeline", "step_queue")
     op.drop_index("ix_step_queue_order", "step_queue")
     op.drop_index("ix_step_queue_free", "step_queue")

@@ -14,7 +14,8 @@ _ESCAPES = re.compile(
 _STYLE = re.compile(r"\x1b\[[0-9;:]*m")
 # Embeddings, overrides and isolates make a text read otherwise than it is; marks of direction alone cannot.
 _REORDERING = "\u202a-\u202e\u2066-\u2069"
-_CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f{_REORDERING}]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
+_MISLEADING = re.compile(rf"[\x80-\x9f{_REORDERING}]")
 _IN_JSON = re.compile(rf"[\x7f-\x9f{_REORDERING}]")
 _SHOWN = {
     **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), REPLACEMENT),
@@ -33,12 +34,16 @@ def one_line(text: str) -> str:
 
 
 def without_escapes(line: str, *, keep_styles: bool) -> str:
-    """Return a line of a log without anything that could steer a terminal; colours stay with `keep_styles`."""
+    """Return a line of a log without anything that could steer a terminal; colours stay with `keep_styles`.
+
+    What programs write to a terminal, such as progress, is left out. A replacement shows where C1 controls and what turns the
+    order of letters stood: nobody writes those by chance.
+    """
 
     def replacement(match: re.Match[str]) -> str:
         return match[0] if keep_styles and _STYLE.fullmatch(match[0]) else ""
 
-    return _CONTROLS.sub("", _ESCAPES.sub(replacement, line))
+    return _MISLEADING.sub(REPLACEMENT, _CONTROLS.sub("", _ESCAPES.sub(replacement, line)))
 
 
 def escaped_json(document: str) -> str:

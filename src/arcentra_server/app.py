@@ -239,22 +239,23 @@ class _Server:
     async def run(self, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
         first_start = await self._bootstrap()
         await self._secrets.check_keys()
-        await self._agents.rearm()
-        crashpoint("rearm.after_commit")
         batchers = (self._agents, self._reports, self._logs, self._events)
         async with aclosing(self._notify_processes), asyncio.TaskGroup() as group:
             for batcher in batchers:
                 group.create_task(batcher.run())
-            background = [group.create_task(loop.run(), name=loop.name) for loop in self._loops()]
-            background.append(group.create_task(self._hints.listen(), name="listener"))
-            if self._embedded is not None:
-                background.append(group.create_task(self._keep_database(self._embedded)))
             grpc, http = await self._listen(group)
-            token_file = self._config.data_dir / ADMIN_TOKEN_FILE
-            companion = group.create_task(ready(Ready(grpc, http, token_file, first_start)))
             try:
+                # Agents can be heard of from here on, and nobody has looked yet which of them are late.
+                await self._agents.rearm()
+                crashpoint("rearm.after_commit")
+                background = [group.create_task(loop.run(), name=loop.name) for loop in self._loops()]
+                background.append(group.create_task(self._hints.listen(), name="listener"))
+                if self._embedded is not None:
+                    background.append(group.create_task(self._keep_database(self._embedded)))
+                token_file = self._config.data_dir / ADMIN_TOKEN_FILE
+                companion = group.create_task(ready(Ready(grpc, http, token_file, first_start)))
                 await stop.wait()
-            except asyncio.CancelledError:
+            except BaseException:
                 # Something that must run has ended: nobody is to be answered by what is left.
                 await self._rpc.stop(0)
                 raise

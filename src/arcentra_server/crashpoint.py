@@ -60,7 +60,7 @@ POINTS: Final = {
     "notify.settled": "a notification is sent and noted",
     "reaper.before_commit": "what is overdue is dealt with, not committed",
     "reaper.after_commit": "what is overdue is dealt with, nothing else knows",
-    "rearm.after_commit": "a server that starts has renewed all leases, and does not listen",
+    "rearm.after_commit": "a server that starts listens and has renewed all leases, and does nothing else yet",
     "register.before_commit": "a registration token is used up and an agent is there, not committed",
     "register.after_commit": "an agent is registered, and does not know its token",
     "report.received": "an agent has reported, nothing was written",

@@ -7,7 +7,7 @@ import pytest
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
 from arcentra_cli.render import waiting
-from arcentra_cli.render.explain import run_explanation
+from arcentra_cli.render.explain import explanation, run_explanation
 from arcentra_cli.render.run import job_note, run_report, step_note
 from tests.cli.test_render import NOW, text_of
 
@@ -148,3 +148,10 @@ def test_steps_that_wait_are_explained_but_for_those_behind_another_of_their_job
         ["and", "1", "more", "that", "wait"],
     ]
     assert text_of(run_explanation(run, [], [], NOW)).strip() == "no step of run r1 waits: it is PENDING"
+
+
+def test_step_that_waits_is_explained_in_a_sentence_and_a_word() -> None:
+    reply = steprun_pb2.ExplainStepRunResponse(step_run_id="s1", summary="all agents are full")
+    assert "Reason" not in text_of(explanation(reply, NOW))
+    reply.scheduling_reason = "agents_full"
+    assert ["Reason", "agents_full"] in [line.split() for line in text_of(explanation(reply, NOW)).splitlines()]

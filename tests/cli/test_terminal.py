@@ -65,7 +65,7 @@ def hostile_run() -> pipeline_pb2.PipelineRunDetail:
 
 
 def hostile_explanation() -> steprun_pb2.ExplainStepRunResponse:
-    reply = steprun_pb2.ExplainStepRunResponse(summary=HOSTILE, conditions=[HOSTILE])
+    reply = steprun_pb2.ExplainStepRunResponse(summary=HOSTILE, conditions=[HOSTILE], scheduling_reason=HOSTILE)
     for _ in range(2):
         reply.blockers.add(kind=HOSTILE, detail=HOSTILE)
     reply.agents.add(name=HOSTILE).obstacles.add(detail=HOSTILE)
@@ -134,7 +134,8 @@ def test_what_is_not_shown_has_a_replacement() -> None:
 
 
 def test_lines_of_a_log_cannot_steer_either() -> None:
-    assert without_escapes("\x9b2Ja\u202eb\x1b[1mc", keep_styles=False) == "2Jabc"
+    assert without_escapes("\x9b2Ja\u202eb\u2066\x1b[1mc\x07", keep_styles=False) == "\ufffd2Ja\ufffdb\ufffdc"
+    assert without_escapes("\x85\x1b[1mc\x9f", keep_styles=True) == "\ufffd\x1b[1mc\ufffd"
     assert is_safe(prefixed(HOSTILE, [HOSTILE]))
     assert is_safe(said(Say(HOSTILE, "RUNNING", HOSTILE)))
     assert "\n" not in said(Say(HOSTILE, "RUNNING", HOSTILE))

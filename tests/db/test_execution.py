@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from asyncpg.pool import PoolConnectionProxy
 
 from arcentra_server.db import execution, execution_write
 from arcentra_server.db.engine import Tx, new_id
@@ -36,6 +38,43 @@ async def test_run_is_loaded_whole_as_far_as_it_is_unfinished(world: World) -> N
     assert state is not None
     assert (len(ledger.jobs), len(ledger.stages)) == (3, 2)
     assert all(not step.status.terminal for step in ledger.steps.values())
+
+
+async def test_stage_knows_of_a_wall_in_an_earlier_one_that_is_not_loaded(world: World) -> None:
+    agent = await world.agent("x", capacity=9)
+    run = await world.start(". . | . | .[when=a]")
+    await world.server.schedule()
+    first, second = world.take(agent)
+    for dispatch in (first, second):
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    await world.end(first)
+    await world.sql(
+        "UPDATE job_runs SET walled = true WHERE id = (SELECT job_run_id FROM step_runs WHERE id = $1)",
+        first.step_run_id,
+    )
+    await world.end(second)
+    assert await run.states() == "S S x x"
+
+
+async def test_stages_that_end_together_are_each_looked_back_at_once(world: World) -> None:
+    """Of each stage only those before it are asked for of which it is not known yet."""
+    agent = await world.agent("x")
+    run = await world.start(". |" + "|".join([".[when=n]"] * 12) + "| .")
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    looked: list[tuple[int, int]] = []
+    fetch = PoolConnectionProxy.fetch
+
+    async def counting(self: Tx, query: str, *values: Any, **more: Any) -> Any:
+        if query == execution._BEFORE:
+            looked.append((values[1], values[2]))
+        return await fetch(self, query, *values, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PoolConnectionProxy, "fetch", counting)
+        await world.end(dispatch)
+    assert looked == [(index, index + 1) for index in range(13)]
+    assert await run.states() == "S " + "x " * 12 + "Q"
 
 
 async def test_two_changes_of_a_run_come_one_after_the_other(world: World) -> None:

@@ -60,6 +60,22 @@ def runs(draw: st.DrawFn, most_jobs: int = 10, most_stages: int = 3, keys: tuple
     return " | ".join(stages)
 
 
+@st.composite
+def gated(draw: st.DrawFn) -> str:
+    """Draw a small pipeline of which most stages and jobs have a gate, and some jobs run whatever failed before."""
+    stages, made = [], 0
+    for _ in range(draw(st.integers(2, 3))):
+        jobs = []
+        for place in range(draw(st.integers(1, 3))):
+            needs = f"needs={ascii_lowercase[made - 1]}" if place and draw(st.booleans()) else ""
+            options = [needs, draw(_sometimes("gate", 2)), draw(_sometimes("when=a", 4)), draw(_sometimes("allow", 4))]
+            written = ";".join(option for option in options if option)
+            jobs.append(f".[{written}]" if written else ".")
+            made += 1
+        stages.append(draw(_sometimes("& ", 2)) + " ".join(jobs))
+    return " | ".join(stages)
+
+
 def rivals() -> st.SearchStrategy[list[str]]:
     """Draw a few pipelines whose jobs want the same keys."""
     keys = ("key=k", "key=k", "key=k", "key=k;most=2", "key=l", "")

@@ -16,6 +16,8 @@ from arcentra_server.services.agents import AgentFacts, AgentService
 from tests.support.world import World, step_name
 
 UNKNOWN = UUID(int=7)
+_LATER = """UPDATE agents SET lease_until = lease_until - $1::interval, spared_at = spared_at - $1::interval,
+                              last_contact_at = last_contact_at - $1::interval"""
 
 
 async def _token(world: World, max_uses: int | None = None, ttl: timedelta | None = None) -> str:
@@ -134,15 +136,60 @@ async def test_server_start_gives_every_agent_a_full_lease(world: World) -> None
     assert await world.value("SELECT status FROM agents WHERE name = 'x'") == "IDLE"
 
 
-async def test_server_that_starts_again_and_again_waits_for_a_silent_agent_once(world: World) -> None:
+async def test_each_server_start_gives_a_full_lease_heard_of_or_not(world: World) -> None:
+    """The second one too when the first ended before its agents were back."""
     agent = await world.agent("x")
-    assert [await world.server.agents.rearm() for _ in range(2)] == [1, 0]
-    await world.sql("UPDATE agents SET lease_until = clock_timestamp() - interval '1 s'")
-    assert await world.server.agents.rearm() == 0
-    await world.server.reaper.run_once()
-    assert (await world.server.fleet.get(agent)).status is AgentStatus.OFFLINE
-    await world.server.agents.heartbeat(agent)
-    assert await world.server.agents.rearm() == 1
+    run = await world.start(".")
+    await world.server.schedule()
+    await world.begin(agent)
+    for _ in range(2):
+        await world.sql(_LATER, timedelta(hours=1))
+        assert await world.server.agents.rearm() == 1
+        await world.server.reaper.run_once()
+        assert await run.states() == "R"
+
+
+async def test_lease_of_a_server_start_is_not_the_one_of_a_silence(world: World) -> None:
+    agents = [await world.agent(f"x{number}", online=False) for number in range(3)]
+    runs = [await world.start(".") for _ in agents]
+    for agent in agents:
+        [dispatch] = await world.server.dispatch.fetch(agent, 1, 0)
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    await world.server.agents.rearm()
+    for expected in ("R", "F"):
+        await world.sql(_LATER, timedelta(hours=1))
+        await world.server.reaper.run_once()
+        assert [await run.states() for run in runs] == [expected] * 3
+
+
+async def _waits_for_a_lock(world: World) -> None:
+    """Return when some transaction waits for another."""
+    while True:
+        if await world.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            return
+        await asyncio.sleep(0.01)
+
+
+async def test_server_start_locks_agents_in_the_order_of_all_others(world: World) -> None:
+    lowest, *others = sorted([await world.agent(f"x{number}") for number in range(5)])
+    await world.sql("UPDATE agents SET name = 'moved' WHERE id = $1", lowest)  # behind the others, by where its row is
+    async with asyncio.TaskGroup() as group, world.database.transaction() as tx:
+        await tx.execute("SELECT 1 FROM agents WHERE id = $1 FOR NO KEY UPDATE", lowest)
+        start = group.create_task(world.server.agents.rearm())
+        await _waits_for_a_lock(world)
+        locked = await tx.fetch("SELECT 1 FROM agents WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED", others)
+        assert len(locked) == 4
+    assert await start == 5
+
+
+async def test_server_start_goes_on_after_a_deadlock(world: World) -> None:
+    low, high = sorted([await world.agent("x"), await world.agent("y")])
+    async with asyncio.TaskGroup() as group, world.database.transaction() as tx:
+        await tx.execute("SELECT 1 FROM agents WHERE id = $1 FOR NO KEY UPDATE", high)
+        start = group.create_task(world.server.agents.rearm())
+        await _waits_for_a_lock(world)
+        await tx.execute("SELECT 1 FROM agents WHERE id = $1 FOR NO KEY UPDATE", low)
+    assert await start == 2
 
 
 async def test_metrics_are_kept(world: World) -> None:
@@ -284,6 +331,22 @@ async def test_agent_that_leaves_loses_its_steps_and_its_token(world: World) -> 
     world.server.links.online.discard(agent)
     assert len(await world.work(await world.agent("y"))) == 2
     assert await run.status() is RunStatus.FAILED
+
+
+async def test_agent_that_leaves_loses_what_it_was_given_meanwhile(world: World) -> None:
+    """The removal waits for the run of its first step, and meanwhile a second one is given out and started."""
+    agent = await world.agent("x", 2)
+    first = await world.start(".")
+    await world.server.schedule()
+    await world.begin(agent)
+    second = await world.start(".")
+    async with asyncio.TaskGroup() as group, world.database.transaction() as tx:
+        await tx.execute("SELECT 1 FROM pipeline_runs WHERE id = $1 FOR NO KEY UPDATE", first.id)
+        group.create_task(world.server.agents.unregister(agent, "gone"))
+        await _waits_for_a_lock(world)
+        assert await world.server.schedule() == 1
+        await world.begin(agent)
+    assert (await first.states(), await second.states()) == ("F", "F")
 
 
 async def test_labels_of_an_agent_that_left_are_not_changed(world: World) -> None:

@@ -4,13 +4,15 @@ import asyncio
 from collections import Counter
 from uuid import UUID
 
+from arcentra_server.db import contact
+from arcentra_server.db.contact import Beat
 from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.domain.selectors import Operator, Selector, Term
 from arcentra_server.domain.states import RunStatus, StepStatus
 from arcentra_server.services.agents import AgentFacts
 from tests.support.shapes import shape, wants
-from tests.support.world import World, step_name
+from tests.support.world import LEASE_SECONDS, World, step_name
 
 
 async def test_labels_decide_who_takes_a_job(world: World) -> None:
@@ -199,6 +201,47 @@ async def test_agent_that_asks_twice_at_once_gets_no_more_than_each_asked_for(wo
     assert not {dispatch.lease_id for dispatch in few} & {dispatch.lease_id for dispatch in many}
 
 
+# What others have locked at the moment of a pass
+
+
+async def test_step_whose_agent_was_locked_by_its_heartbeat_is_next_and_soon(world: World) -> None:
+    agent = await world.agent("x")
+    first, second = await world.start("."), await world.start(".")
+    async with world.database.transaction() as tx:
+        await contact.renew(tx, [Beat(agent)], LEASE_SECONDS)
+        assert await world.server.dispatch.run_once() == 0
+    await world.server.bell.wait()
+    assert await world.server.dispatch.run_once() == 1
+    assert (await first.states(), (await first.step("a1")).leased, (await second.step("a1")).leased) == (
+        "Q",
+        True,
+        False,
+    )
+
+
+async def test_step_that_another_server_has_locked_keeps_the_agent_from_nothing(world: World) -> None:
+    await world.agent("x")
+    first, second = await world.start("."), await world.start(".")
+    async with world.database.transaction() as tx:
+        await tx.execute("SELECT FROM step_queue WHERE step_run_id = $1 FOR UPDATE", await first.step_id("a1"))
+        while not await world.server.dispatch.run_once():
+            await world.server.bell.wait()
+    assert (await second.step("a1")).leased
+    assert not (await first.step("a1")).leased
+
+
+async def test_pass_that_leaves_something_locked_is_followed_by_another(world: World) -> None:
+    """Also where it leased something to the same agent."""
+    agent = await world.agent("x", 2)
+    first, _ = await world.start("."), await world.start(".")
+    async with world.database.transaction() as tx:
+        await tx.execute("SELECT FROM step_queue WHERE step_run_id = $1 FOR UPDATE", await first.step_id("a1"))
+        assert await world.server.schedule() == 1
+    await world.server.bell.wait()
+    assert await world.server.schedule() == 1
+    assert len(world.take(agent)) == 2
+
+
 # Refusals
 
 
@@ -256,6 +299,22 @@ async def test_step_that_is_not_named_is_lost_and_one_that_is_not_held_is_to_be_
     assert (await world.server.steps.get(kept.step_run_id)).status is StepStatus.RUNNING
     row = await world.server.steps.get(lost.step_run_id)
     assert (row.status, row.failure_reason) == (StepStatus.FAILED, "agent_lost")
+
+
+async def test_first_message_that_comes_late_loses_nothing_that_was_leased_since_its_channel_was_opened(
+    world: World,
+) -> None:
+    """The agent has opened another channel meanwhile, to another server, and started a step that it got there."""
+    opened_at = asyncio.get_running_loop().time()
+    agent, leased = await _three_leased(world)
+    for dispatch in leased:
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    old, *newer = [dispatch.step_run_id for dispatch in leased]
+    await world.sql("UPDATE leases SET created_at = created_at - interval '1 min' WHERE step_run_id = $1", old)
+    news = await world.server.dispatch.catch_up(agent, [], [], names_steps=True, opened_at=opened_at)
+    assert news.cancels == []
+    states = [(await world.server.steps.get(step)).status for step in (old, *newer)]
+    assert states == [StepStatus.FAILED, StepStatus.RUNNING, StepStatus.RUNNING]
 
 
 async def test_agent_that_names_no_steps_loses_none(world: World) -> None:

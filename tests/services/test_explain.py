@@ -77,6 +77,45 @@ async def test_a_step_that_is_bound_to_the_agent_of_its_job(world: World) -> Non
     assert (found.rank, found.length) == (1, 1)
 
 
+async def test_the_reason_is_that_of_the_planner(world: World) -> None:
+    run = await world.start(spec_of(ARM))
+
+    async def reason() -> str | None:
+        return (await _explain(run, "a1")).reason
+
+    assert await reason() == "no_matching_agent"
+    agent = await world.agent("x", arch="arm64")
+    assert await reason() is None, "it is placed next"
+    for change, expected in (
+        ('server_labels = \'{"!gpu": "1"}\'', "reserved"),
+        ("server_labels = '{}', capacity = 1, lease_until = NULL", "agents_offline"),
+        ("lease_until = clock_timestamp() + interval '1 h', drained = true", "agents_unavailable"),
+        ("drained = false, approved = false", "agents_unavailable"),
+    ):
+        await world.sql(f"UPDATE agents SET {change}")  # noqa: S608 - of the lines above
+        assert await reason() == expected
+    await world.sql("UPDATE step_queue SET ready_at = clock_timestamp() + interval '1 h'")
+    assert await reason() == "retry_delay"
+    await world.sql("UPDATE step_queue SET held = true")
+    assert await reason() == "paused"
+    await world.sql("UPDATE step_queue SET held = false, ready_at = clock_timestamp()")
+    await world.sql("UPDATE agents SET approved = true")
+    other = await world.start(spec_of(ARM))
+    await world.server.schedule()
+    run, first = other, run
+    assert await reason() == "agents_full"
+    assert (await _explain(first, "a1")).reason is None, "it was leased"
+    await world.sql("UPDATE agents SET drained = true")
+    await world.sql("UPDATE step_queue SET agent_id = $1", agent)
+    for change, expected in (
+        ("drained = true", "agent_full"),
+        ("disabled = true", "agent_unavailable"),
+        ("lease_until = clock_timestamp()", "agent_away"),
+    ):
+        await world.sql(f"UPDATE agents SET {change}")  # noqa: S608 - of the lines above
+        assert await reason() == expected
+
+
 async def test_a_step_that_was_given_to_an_agent(world: World) -> None:
     await world.agent("x")
     run = await world.start(".")

@@ -9,7 +9,8 @@ from arcentra_server.domain.states import RunStatus, StepStatus
 from tests.support.shapes import shape, wants
 from tests.support.world import Run, World
 
-LEVEL = "SELECT share FROM leases ORDER BY id DESC LIMIT 1"
+LEVEL = "SELECT max(share) FROM leases"
+FAR_AHEAD = UUID(int=2**128 - 1)  # an id of a clock that was put back since
 
 
 async def _queue(world: World, number: int) -> UUID:
@@ -105,6 +106,69 @@ async def test_steps_that_only_some_agents_take_do_not_push_others_back(world: W
     served = [await _finish_one(world, away) for _ in range(2)]
     assert late.pipeline_id in served
     assert crowd.pipeline_id in served
+
+
+async def test_nobody_starves_when_a_clock_was_put_back(world: World) -> None:
+    agent = await world.agent("x")
+    crowd = await world.start(" ".join("." * 12))
+    await world.server.schedule()
+    await _finish_one(world, agent)
+    await world.sql("UPDATE leases SET id = $1 WHERE ended_at IS NOT NULL", FAR_AHEAD)
+    served = []
+    for _ in range(8):
+        await world.start(".")
+        served.append(await _finish_one(world, agent))
+    assert served.count(crowd.pipeline_id) >= 3
+
+
+async def test_what_is_paused_pushes_nothing_back(world: World) -> None:
+    await world.agent("x")
+    pipeline, other = await world.pipeline(" ".join("." * 10)), await world.pipeline(" ".join("." * 10))
+    await world.server.runs.pause((await world.trigger(pipeline)).id, None, "", "tester")
+    await world.trigger(other)
+    await world.trigger(pipeline)
+    order = [
+        row["pipeline_id"]
+        for row in await world.sql("SELECT pipeline_id FROM step_queue WHERE NOT held ORDER BY share, run_id")
+    ]
+    assert order[:4].count(pipeline) == 2
+
+
+async def test_what_other_agents_or_priorities_are_for_pushes_nothing_back(world: World) -> None:
+    """Nor is it pushed back: each selector and each priority is a line of its own, also within one run."""
+    away = {name: wants(pool="away") for name in "abcdefgh"}
+    mixed = await world.pipeline(shape(" ".join("." * 9), away))
+    for _ in range(2):
+        await world.trigger(mixed)
+    own = "SELECT share FROM step_queue WHERE pipeline_id = $1 ORDER BY share"
+    shares = [row["share"] for row in await world.sql(own, mixed)]
+    assert shares == sorted([*range(1, 17), 1, 2])
+    await world.sql("UPDATE step_queue SET priority = 5")
+    late = await world.trigger(mixed)
+    shares = [
+        row["share"]
+        for row in await world.sql("SELECT share FROM step_queue WHERE run_id = $1 ORDER BY share", late.id)
+    ]
+    assert shares == sorted([*range(1, 9), 1])
+
+
+async def test_next_job_stands_in_line_with_its_like_alone(world: World) -> None:
+    """What is queued after its run began, as other jobs had to come before, is given its turn by the same rule."""
+    agent = await world.agent("x", 2, pool="here")
+    pipeline = await world.pipeline(
+        shape(". | " + " ".join("." * 9), {name: wants(pool="away") for name in "bcdefghi"})
+    )
+    for _ in range(2):
+        await world.trigger(pipeline)
+        await world.server.schedule()
+        for dispatch in world.take(agent):
+            assert await world.report(dispatch, StepStatus.RUNNING) is None
+            await world.end(dispatch)
+    turns = "SELECT array_agg(share - (SELECT max(share) FROM leases) ORDER BY share) AS turns FROM step_queue GROUP BY selector_id"
+    lines = sorted((row["turns"] for row in await world.sql(turns)), key=len)
+    assert [len(line) for line in lines] == [1, 16]
+    assert lines[0] == [1]
+    assert lines[1] == list(range(lines[1][0], lines[1][0] + 16))
 
 
 async def test_next_step_of_a_job_is_no_new_turn(world: World) -> None:

@@ -122,6 +122,27 @@ async def test_note_explains_what_still_holds(world: World) -> None:
     assert (await world.server.fleet.enable(agent, "ops")).standing.note == ""
 
 
+async def test_every_change_is_told_once_with_who_made_it(world: World) -> None:
+    """Also of an agent that is taken out for two reasons: its state tells of one alone."""
+    agent, fleet = await world.agent("x"), world.server.fleet
+    for _ in range(2):
+        await fleet.disable(agent, "broken", "alice")
+        await fleet.drain(agent, "upgrade", "bob")
+    for _ in range(2):
+        await fleet.resume(agent, "carol")
+        await fleet.set_labels(agent, {"pool": "b", "zone": "1"}, "dave", merge=True)
+    await fleet.set_labels(agent, {"pool": "c"}, "erin", merge=False)
+    assert (await _told(world, agent))[2:] == [
+        ("DISABLED", "IDLE", "broken", "alice"),
+        ("DISABLED", "DISABLED", "drained: upgrade", "bob"),
+        ("DISABLED", "DISABLED", "disabled: broken", "alice"),
+        ("DISABLED", "DISABLED", "drained: upgrade", "bob"),
+        ("DISABLED", "DISABLED", "resumed", "carol"),
+        ("DISABLED", "DISABLED", "labels: pool=b zone=1", "dave"),
+        ("DISABLED", "DISABLED", "labels: pool=c zone-", "erin"),
+    ]
+
+
 async def test_agent_that_is_away_stays_offline_and_is_what_was_wanted_when_it_is_back(world: World) -> None:
     joined = await _join(world, needs_approval=True)
     for change in (
@@ -131,24 +152,29 @@ async def test_agent_that_is_away_stays_offline_and_is_what_was_wanted_when_it_i
         assert (await change).status is AgentStatus.OFFLINE
     await world.server.agents.heartbeat(joined.agent_id)
     assert await _status(world, joined.agent_id) is AgentStatus.DRAINING
-    assert [row[0] for row in await _told(world, joined.agent_id)] == ["OFFLINE", "DRAINING"]
+    assert await _told(world, joined.agent_id) == [
+        ("OFFLINE", None, "", ""),
+        ("OFFLINE", "OFFLINE", "approved", "ops"),
+        ("OFFLINE", "OFFLINE", "drained", "ops"),
+        ("DRAINING", "OFFLINE", "", ""),
+    ]
 
 
 async def test_labels_of_the_server_win_and_are_taken_away_again(world: World) -> None:
     agent = await world.agent("x", pool="claimed", os="linux")
-    row = await world.server.fleet.set_labels(agent, {"pool": "b", "zone": "1"}, merge=True)
+    row = await world.server.fleet.set_labels(agent, {"pool": "b", "zone": "1"}, "ops", merge=True)
     assert row.labels == {"pool": "b", "os": "linux", "zone": "1"}
     assert (row.claimed_labels, row.server_labels) == (
         {"pool": "claimed", "os": "linux"},
         {"pool": "b", "zone": "1"},
     )
-    row = await world.server.fleet.set_labels(agent, {"zone": "", "none": "", "size": "xl"}, merge=True)
+    row = await world.server.fleet.set_labels(agent, {"zone": "", "none": "", "size": "xl"}, "ops", merge=True)
     assert row.server_labels == {"pool": "b", "size": "xl"}
-    row = await world.server.fleet.set_labels(agent, {"zone": ""}, merge=False)
+    row = await world.server.fleet.set_labels(agent, {"zone": ""}, "ops", merge=False)
     assert (row.server_labels, row.labels) == ({"zone": ""}, {"pool": "claimed", "os": "linux", "zone": ""})
     many = {f"l{number}": "1" for number in range(200)}
     with pytest.raises(ValidationError, match="201, more than 200"):
-        await world.server.fleet.set_labels(agent, many, merge=True)
+        await world.server.fleet.set_labels(agent, many, "ops", merge=True)
     assert (await world.server.fleet.get(agent)).server_labels == {"zone": ""}
 
 
@@ -156,7 +182,7 @@ async def test_labels_of_the_server_are_seen_by_the_scheduler_at_once(world: Wor
     agent = await world.agent("x")
     run = await world.start("*")
     assert await world.server.schedule() == 0
-    await world.server.fleet.set_labels(agent, {"own": "yes"}, merge=True)
+    await world.server.fleet.set_labels(agent, {"own": "yes"}, "ops", merge=True)
     assert await world.server.schedule() == 1
     assert (await run.step("a1")).leased
 
@@ -172,7 +198,7 @@ async def test_nothing_is_done_to_an_agent_that_is_none_or_has_left(world: World
             fleet.resume(agent, ""),
             fleet.disable(agent, "", ""),
             fleet.enable(agent, ""),
-            fleet.set_labels(agent, {}, merge=False),
+            fleet.set_labels(agent, {}, "ops", merge=False),
         ):
             with pytest.raises(NotFound):
                 await change

@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from arcentra_server.db.paging import Page
-from arcentra_server.domain.errors import AlreadyExists, InvalidTransition, NotFound, ValidationError
+from arcentra_server.domain import definition_checks
+from arcentra_server.domain.errors import AlreadyExists, InvalidTransition, LimitExceeded, NotFound, ValidationError
 from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.states import RunStatus, TriggerType
 from arcentra_server.rpc.convert import dispatch as wire
@@ -141,6 +142,16 @@ async def test_disabled_pipeline_is_not_triggered(world: World) -> None:
         await world.trigger(UNKNOWN)
     await world.server.pipelines.update(pipeline, PipelineChange(enabled=True), "alice")
     assert await (await world.trigger(pipeline)).status() is RunStatus.PENDING
+
+
+async def test_definition_from_before_the_limit_of_dependencies_starts_no_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = await world.pipeline(". . .[needs=a,b] .[needs=a,b]")
+    monkeypatch.setattr(definition_checks, "LARGEST_PIPELINE_NEEDS", 3)
+    with pytest.raises(LimitExceeded, match="4 dependencies with all cells, more than the 3 of a pipeline"):
+        await world.trigger(pipeline)
+    assert (await world.server.pipelines.get(pipeline)).total_runs == 0
 
 
 async def test_delete_that_races_with_a_trigger(world: World) -> None:

@@ -298,3 +298,45 @@ async def test_report_of_an_attempt_before_is_kept_and_changes_nothing(world: Wo
     assert not (await run.status()).terminal
     with pytest.raises(NotLeased):
         await world.server.runs.report_job(replace(report, agent_id=other))
+
+
+async def test_artifacts_of_an_attempt_before_do_not_replace_those_of_the_one_in_force(world: World) -> None:
+    agent, other = await world.agent("x"), await world.agent("y", online=False)
+    run = await world.start(".[retry=2]")
+    await world.server.schedule()
+    await world.end(await world.begin(agent), FAILED)
+    job = await run.job_id("a")
+    late = JobReport(agent, job, RunStatus.FAILED, "late", {"wheel": "https://store/1", "log": "https://store/log"})
+    await world.server.runs.report_job(late)
+    world.server.links.online = {other}
+    await world.server.schedule()
+    await world.begin(other)
+    await world.server.runs.report_job(JobReport(other, job, RunStatus.RUNNING, "", {"wheel": "https://store/2"}))
+    again = replace(late, artifact_uris={"wheel": "https://store/3", "more": "https://store/m"})
+    await world.server.runs.report_job(again)
+    found = await world.server.steps.artifacts(await run.step_id("a1"))
+    expected = [("log", "https://store/log"), ("more", "https://store/m"), ("wheel", "https://store/2")]
+    assert [(artifact.name, artifact.uri) for artifact in found] == expected
+
+
+async def test_artifacts_of_an_agent_of_one_step_replace_those_of_an_attempt_before(world: World) -> None:
+    agent = await world.agent("x", capacity=2, own="yes")
+    run = await world.start("*[retry=2]")
+    job = await run.job_id("a")
+    for number, status in enumerate((FAILED, StepStatus.SUCCESS)):
+        await world.server.schedule()
+        dispatch = await world.begin(agent)
+        await world.server.runs.report_job(JobReport(agent, job, RunStatus.RUNNING, "", {"log": f"https://{number}"}))
+        await world.end(dispatch, status)
+    assert await world.value("SELECT uri FROM artifacts") == "https://1"
+
+
+async def test_agent_that_started_no_step_of_a_job_does_not_report_it(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(".")
+    await world.server.schedule()
+    world.take_one(agent)
+    report = JobReport(agent, await run.job_id("a"), RunStatus.RUNNING, "", {"log": "https://store/log"})
+    with pytest.raises(NotLeased):
+        await world.server.runs.report_job(report)
+    assert await world.sql("SELECT 1 FROM artifacts") == []

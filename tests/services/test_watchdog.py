@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
+from arcentra_server.domain.execution import StepState
+from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import RunStatus, StepStatus
+from arcentra_server.services import watchdog
 from tests.support.world import Run, World
 
 BREACHES = {
@@ -13,6 +17,9 @@ BREACHES = {
                           SELECT id, selector_id, run_id FROM step_runs WHERE status = 'RUNNING'""",
     "slot_without_step": """INSERT INTO leases (id, step_run_id, agent_id)
                             SELECT gen_random_uuid(), s.id, a.id FROM step_runs s, agents a WHERE s.status = 'PENDING'""",
+    "step_of_left_agent": """WITH left_agent AS (
+                                 UPDATE agents SET deleted_at = clock_timestamp() - interval '61 s', lease_until = NULL)
+                             UPDATE leases SET created_at = created_at - interval '2 min'""",
 }
 
 
@@ -55,6 +62,28 @@ async def test_step_that_no_agent_holds_has_failed(world: World) -> None:
     assert (await run.step("a1")).failure_reason == "agent_lost"
 
 
+async def test_agent_of_a_step_that_was_ended_is_told_and_given_no_more_than_it_has_room_for(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start("?. .")
+    await world.server.schedule()
+    started = await world.begin(agent)
+    await world.sql(BREACHES["step_without_lease"])
+    await world.server.schedule()  # the slot is that of the other job now
+    await world.server.watchdog.run_once()
+    assert await run.states() == "FQ Q"
+    assert [(told.agent_id, told.step_run_id) for told in world.server.links.cancels] == [(agent, started.step_run_id)]
+    await world.end(await world.begin(agent))
+    assert await world.work(agent) == ["a2"]
+
+
+async def test_step_of_an_agent_that_left_just_now_is_for_the_reaper(world: World) -> None:
+    run, _ = await _running(world)
+    await world.sql("UPDATE agents SET deleted_at = clock_timestamp(), lease_until = NULL")
+    assert await world.server.watchdog.run_once() == 0
+    await world.server.reaper.run_once()
+    assert await run.states() == "Fx"
+
+
 async def test_step_that_nobody_has_is_queued_again(world: World) -> None:
     run = await world.start(".")
     await world.sql("DELETE FROM step_queue")
@@ -66,7 +95,11 @@ async def test_step_that_nobody_has_is_queued_again(world: World) -> None:
 
 async def test_what_is_left_of_an_ended_run_is_cancelled(dsn: str) -> None:
     async with World(dsn) as world:  # not checked: the run stays as it was broken
-        run, _ = await _running(world, ".. .[needs=a]")
+        agent = await world.agent("x")
+        run = await world.start("..[key=k] .[needs=a]")
+        await world.server.concurrency.run_once()
+        await world.server.schedule()
+        started = await world.begin(agent)
         await world.sql("UPDATE pipeline_runs SET status = 'FAILED', finished_at = clock_timestamp()")
         assert await world.server.watchdog.run_once() == 2
         assert (await run.states(), await run.status()) == ("CC C", RunStatus.FAILED)
@@ -75,6 +108,8 @@ async def test_what_is_left_of_an_ended_run_is_cancelled(dsn: str) -> None:
         ] * 2
         assert await world.value("SELECT count(*) FROM leases WHERE ended_at IS NULL") == 0
         assert await world.value("SELECT count(*) FROM step_queue") == 0
+        assert await world.value("SELECT count(*) FROM concurrency_claims") == 0
+        assert [told.step_run_id for told in world.server.links.cancels] == [started.step_run_id]
         assert await world.server.watchdog.run_once() == 0
 
 
@@ -95,6 +130,40 @@ async def test_job_and_run_that_were_left_as_they_were_go_on(dsn: str) -> None:
         await world.sql("UPDATE pipeline_runs SET status = 'RUNNING', finished_at = NULL")
         assert await world.server.watchdog.run_once() == 1
         assert await run.status() is RunStatus.SUCCESS
+        assert len(await _told(world)) == 2
+
+
+async def test_row_that_rests_takes_no_place_of_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "LARGEST_BATCH", 1)
+    runs = [await world.start(".") for _ in range(2)]
+    await world.sql("DELETE FROM step_queue")
+    first, queue_again = min([await run.step_id("a1") for run in runs]), Ledger.queue_again
+
+    def fail(self: Ledger, step: StepState) -> bool:
+        if step.id == first:
+            raise ZeroDivisionError
+        return queue_again(self, step)
+
+    monkeypatch.setattr(Ledger, "queue_again", fail)
+    for _ in range(3):
+        with pytest.raises(ExceptionGroup):
+            await world.server.watchdog.run_once()
+    assert await world.server.watchdog.run_once() == 1
+    monkeypatch.undo()
+    assert await world.another_server().watchdog.run_once() == 1
+
+
+async def test_log_names_what_was_put_right_and_nothing_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was in order by the time its run was locked was found, and not repaired."""
+    run = await world.start(". .")
+    await world.sql("DELETE FROM step_queue")
+    other, queue_again = await run.step_id("b1"), Ledger.queue_again
+    monkeypatch.setattr(Ledger, "queue_again", lambda self, step: step.id != other and queue_again(self, step))
+    with capture_logs() as logs:
+        assert await world.server.watchdog.run_once() == 1
+    assert [entry["rows"] for entry in logs if entry["event"] == "repaired"] == [[str(await run.step_id("a1"))]]
+    monkeypatch.undo()
+    assert await world.server.watchdog.run_once() == 1
 
 
 async def test_key_of_an_ended_job_is_given_back(world: World) -> None:

@@ -264,7 +264,9 @@ class LedgerStore:
             self._write_step(ledger.steps[step_id], before)
         for step_id in ledger.pinned:
             step = ledger.steps[step_id]
-            self.rows.steps[step_id] = replace(self.rows.steps[step_id], pin=step.pin, told=step.told)
+            self.rows.steps[step_id] = replace(
+                self.rows.steps[step_id], pin=step.pin, of_run=step.of_run, told=step.told
+            )
         self.rows.started |= ledger.started_steps & ledger.steps_before.keys()
         self.rows.started |= ledger.started_jobs & ledger.jobs_before.keys()
         self._write_leases(ledger)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from uuid import UUID
 
 from arcentra_server.domain import rollup
-from arcentra_server.domain.execution import JobState, NeedEnd, StepState, Verdict
+from arcentra_server.domain.execution import OWN, JobState, NeedEnd, StepState, Verdict
 from arcentra_server.domain.expressions import Outcome
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ledger_book import Before
 from arcentra_server.domain.ledger_turns import end_of
 from arcentra_server.domain.states import RunStatus
 from tests.support.ledger_store import LedgerStore
@@ -48,7 +49,10 @@ def load_stage(store: LedgerStore, ledger: Ledger, run_id: UUID, index: int) -> 
     store.load_jobs(ledger, ids)
     stages = {**store.rows.stages, **ledger.stages}
     before = (stage.outcome for stage in stages.values() if stage.run_id == run_id and stage.index < index)
-    return [ledger.jobs[job_id] for job_id in ids], rollup.gravest(before)
+    jobs = ({**store.rows.jobs, **ledger.jobs}).values()
+    walled = any(job.walled for job in jobs if job.run_id == run_id and job.stage_index < index)
+    known = ledger.note_before(run_id, Before(index, rollup.gravest(before), walled))
+    return [ledger.jobs[job_id] for job_id in ids], known.outcome
 
 
 def _outputs(ledger: Ledger) -> None:
@@ -103,6 +107,7 @@ def _steps(store: LedgerStore, ledger: Ledger) -> None:
 def _pin(store: LedgerStore, ledger: Ledger, step: StepState) -> None:
     """Note which source the step clones, and whether it is told the commit of it."""
     step.pin = store.rows.shapes[step.job_id].source
+    step.of_run = step.pin.partition(":")[0] == OWN
     step.told = bool(ledger.runs[step.run_id].pins.get(step.pin))
     ledger.pinned.add(step.id)
 

@@ -281,16 +281,24 @@ class World(RunRows):
         """Run the job of a step again, with the jobs that were skipped because of it, as the service does."""
         if not self.job(step[0]).status.terminal:
             raise InvalidTransition("the job of the step run is not finished")
-        self._reopen(lambda ledger: with_dependants([self._job(ledger, step[0])], self._jobs(ledger), self._needs()))
+        refused = self._refused_stages()
+        self._reopen(
+            lambda ledger: with_dependants(
+                [self._job(ledger, step[0])], self._jobs(ledger), self._needs(), refused_stages=refused
+            )
+        )
 
     def retry_run(self, *, everything: bool) -> None:
         """Run again what failed and what was skipped because of it, or everything."""
         if not self.run.status.terminal:
             raise InvalidTransition("the run has not ended")
-        refused = [index for index, stage in self.stages.items() if stage.gate is GateState.REJECTED]
+        refused = self._refused_stages()
         self._reopen(
             lambda ledger: to_retry(self._jobs(ledger), self._needs(), refused_stages=refused, everything=everything)
         )
+
+    def _refused_stages(self) -> list[int]:
+        return [index for index, stage in self.stages.items() if stage.gate is GateState.REJECTED]
 
     def _reopen(self, choose: Callable[[Ledger], list[JobState]]) -> None:
         def decide(ledger: Ledger) -> list[JobState]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+from arcentra_server.domain.ledger_repairs import REPAIRED
 from arcentra_server.domain.selectors import Selector
 from tests.support.fault_evidence import Evidence, grouped
 
@@ -97,8 +98,12 @@ def cancels_hold(seen: Evidence) -> Iterator[str]:
 
 
 def derived_state(seen: Evidence) -> Iterator[str]:
-    """P12: the state of jobs, runs and all that counts follows from the steps."""
+    """P12: the state of jobs, runs and all that counts follows from the steps, and nobody had to put that right."""
     yield from seen.inconsistent
+    for event in seen.events:
+        if event["message"].startswith(REPAIRED):
+            subject = event["step_run_id"] or event["job_run_id"] or event["run_id"]
+            yield f"{event['resource']} {subject} was {event['message']} (event {event['id']})"
 
 
 def bounded(seen: Evidence, *, most_connections: int = 16) -> Iterator[str]:

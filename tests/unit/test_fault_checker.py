@@ -86,7 +86,7 @@ class World:
 
     def tell(self, resource: str, identity: UUID, before: str | None, status: str) -> None:
         step, job = (identity, None) if resource == "step" else (None, identity)
-        event = {"resource": resource, "step_run_id": step, "job_run_id": job, "status": status}
+        event = {"resource": resource, "step_run_id": step, "job_run_id": job, "status": status, "message": ""}
         self.events.append({**event, "id": len(self.events), "previous_status": before})
 
     def work(self, step_id: UUID, index: int, begun: float, ended: float, log: bytes) -> None:
@@ -201,6 +201,10 @@ def count_wrongly(world: World) -> None:
     world.inconsistent.append("job: completed_steps is 1, counted 2")
 
 
+def need_a_repair(world: World) -> None:
+    world.events[-1]["message"] = "repaired: its steps had ended, and it had not"
+
+
 def believe_an_agent(world: World) -> None:
     world.steps[1]["started_at"] = at(14 - 3_600)
 
@@ -237,6 +241,7 @@ BROKEN: list[tuple[str, Callable[[World], None]]] = [
     ("P10", lease_after_a_cancel),
     ("P11", go_out_of_turn),
     ("P12", count_wrongly),
+    ("P12", need_a_repair),
     ("P13", believe_an_agent),
     ("P14", leave_a_lease),
     ("P14", leave_a_place_in_the_queue),

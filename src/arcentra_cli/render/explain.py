@@ -21,6 +21,7 @@ def explanation(reply: steprun_pb2.ExplainStepRunResponse, now: float) -> Render
         ("Step run", reply.step_run_id),
         ("Status", words.styled(status)),
         ("Why", one_line(reply.summary)),
+        ("Reason", one_line(reply.scheduling_reason)),
         ("Waits since", _since(reply.waiting_since, now)),
         ("Place", f"{reply.queue_rank} of {reply.queue_length} in the queue" if reply.queue_rank else ""),
         ("Priority", str(reply.priority) if reply.queue_rank else ""),

@@ -167,21 +167,23 @@ async def set_claimed_labels(
 
 async def set_server_labels(
     tx: Tx, agent_id: UUID, labels: Mapping[str, str], *, merge: bool
-) -> Mapping[str, str] | None:
-    """Replace or merge the labels the server gives an agent; return them, None when there is no such agent.
+) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
+    """Replace or merge the labels the server gives an agent; return those before and after, None for no such agent.
 
     With `merge` an empty value removes a label.
     """
     removed = [name for name, value in labels.items() if merge and not value]
-    row: Mapping[str, str] | None = await tx.fetchval(
-        """UPDATE agents SET server_labels = (CASE WHEN $3 THEN server_labels || $2 ELSE $2 END) - $4::text[]
-            WHERE id = $1 AND deleted_at IS NULL RETURNING server_labels""",
+    row = await tx.fetchrow(
+        """WITH known AS (
+               SELECT id, server_labels FROM agents WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE)
+           UPDATE agents a SET server_labels = (CASE WHEN $3 THEN a.server_labels || $2 ELSE $2 END) - $4::text[]
+             FROM known WHERE a.id = known.id RETURNING known.server_labels AS before, a.server_labels AS after""",
         agent_id,
         dict(labels),
         merge,
         removed,
     )
-    return row
+    return (row["before"], row["after"]) if row else None
 
 
 async def delete(tx: Tx, agent_id: UUID) -> AgentStatus | None:

@@ -23,13 +23,17 @@ class ArtifactRow:
     expires_at: datetime | None
 
 
-async def store(tx: Tx, job_id: UUID, uris: Mapping[str, str], make_id: Callable[[], UUID]) -> None:
-    """Note where the artifacts of a job are; a name that is known gets the new address."""
+async def store(tx: Tx, job_id: UUID, uris: Mapping[str, str], make_id: Callable[[], UUID], *, in_force: bool) -> None:
+    """Note where the artifacts of a job are.
+
+    A name that is known gets the new address when they are of the attempt `in_force`; else it keeps the one it has.
+    """
     if uris:
         await tx.execute(
             """INSERT INTO artifacts (job_run_id, id, name, uri)
                SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::text[])
-               ON CONFLICT (job_run_id, name) DO UPDATE SET uri = excluded.uri""",
+               ON CONFLICT (job_run_id, name) DO """
+            + ("UPDATE SET uri = excluded.uri" if in_force else "NOTHING"),
             job_id,
             [make_id() for _ in uris],
             list(uris),

@@ -64,7 +64,8 @@ _UNACKED = """
      WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
 """
 _HELD = """
-    SELECT l.step_run_id, s.status, s.cancel_cause, s.cancel_reason
+    SELECT l.step_run_id, s.status, s.cancel_cause, s.cancel_reason,
+           l.created_at < clock_timestamp() - make_interval(secs => $2) AS before
       FROM leases l JOIN step_runs s ON s.id = l.step_run_id WHERE l.agent_id = $1 AND l.ended_at IS NULL
 """
 
@@ -117,9 +118,12 @@ async def unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
     return list(await tx.fetch(_UNACKED, agent_ids))
 
 
-async def held(tx: Tx, agent_id: UUID) -> list[Row]:
-    """Return the step runs that are leased to an agent, with their state and whether they are to be cancelled."""
-    return list(await tx.fetch(_HELD, agent_id))
+async def held(tx: Tx, agent_id: UUID, seconds: float = 0.0) -> list[Row]:
+    """Return the step runs that are leased to an agent, with their state and whether they are to be cancelled.
+
+    `before`: whether the lease was given more than so many seconds ago.
+    """
+    return list(await tx.fetch(_HELD, agent_id, seconds))
 
 
 async def step_of(tx: Tx, lease_id: UUID, agent_id: UUID) -> UUID | None:

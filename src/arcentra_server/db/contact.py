@@ -14,7 +14,8 @@ from arcentra_server.domain.states import AgentStatus, agent_status
 
 _RUNNING = "(SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL)::int AS running"
 _HEARD = f"a.capacity, a.approved, a.disabled, a.drained, a.draining, a.note, {_RUNNING}"
-_KNOWN = "WITH known AS (SELECT id, status FROM agents WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE)"
+_KNOWN = """WITH known AS (SELECT id, status, (approved, disabled, drained, note) AS standing
+                             FROM agents WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ async def want(
 ) -> Row | None:
     """Write what an operator wants of an agent; what is None stays. Return as `renew`, None when there is none.
 
-    The note stays until another one comes, or neither of what it explains holds any more.
+    `changed`: whether that was new. The note stays until another one comes, or neither of what it explains holds any more.
     """
     return await tx.fetchrow(
         f"""{_KNOWN}
@@ -84,7 +85,9 @@ async def want(
                    drained = coalesce($4, a.drained),
                    note = CASE WHEN coalesce($3, a.disabled) OR coalesce($4, a.drained)
                                THEN coalesce(nullif($5, ''), a.note) ELSE '' END
-              FROM known WHERE a.id = known.id RETURNING a.id, known.status, {_HEARD}""",
+              FROM known WHERE a.id = known.id
+            RETURNING a.id, known.status, {_HEARD},
+                      known.standing IS DISTINCT FROM (a.approved, a.disabled, a.drained, a.note) AS changed""",
         agent_id,
         approved,
         disabled,
@@ -122,12 +125,14 @@ async def set_status(tx: Tx, statuses: Mapping[UUID, AgentStatus]) -> None:
 async def rearm(tx: Tx, lease_seconds: float) -> int:
     """Give every agent one full lease time from now: nobody could be heard of. Return how many got it.
 
-    Once a silence: an agent that has not come since the last time is not waited for again.
+    Each time: what `spare` gives once a silence is not used up by it, nor does it say that an agent could be heard of.
     """
     done = await tx.execute(
-        """UPDATE agents SET lease_until = clock_timestamp() + make_interval(secs => $1), spared_at = clock_timestamp()
-            WHERE lease_until IS NOT NULL AND deleted_at IS NULL
-              AND (spared_at IS NULL OR last_contact_at > spared_at)""",
+        """WITH known AS (
+               SELECT id FROM agents WHERE lease_until IS NOT NULL AND deleted_at IS NULL
+                ORDER BY id FOR NO KEY UPDATE)
+           UPDATE agents a SET lease_until = clock_timestamp() + make_interval(secs => $1)
+             FROM known WHERE a.id = known.id""",
         lease_seconds,
     )
     return int(done.split()[-1])
@@ -163,10 +168,10 @@ async def spare(tx: Tx, agent_ids: Sequence[UUID], lease_seconds: float) -> list
 
 
 async def lapsed(tx: Tx, agent_ids: Sequence[UUID]) -> list[UUID]:
-    """Lock those of the agents that are away, or whose lease time has passed, and return them."""
+    """Lock those of the agents that are away or have left, or whose lease time has passed, and return them."""
     rows = await tx.fetch(
         """SELECT id FROM agents
-            WHERE id = ANY($1) AND (lease_until IS NULL OR lease_until < clock_timestamp()) AND deleted_at IS NULL
+            WHERE id = ANY($1) AND (lease_until IS NULL OR lease_until < clock_timestamp())
             ORDER BY id FOR NO KEY UPDATE""",
         agent_ids,
     )

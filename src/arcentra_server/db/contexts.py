@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -26,11 +26,12 @@ _JOBS = """
       JOIN pipelines p ON p.id = r.pipeline_id
      WHERE j.id = ANY($1)
 """
-_NEEDS = """
-    SELECT n.job_run_id, j.id, coalesce(nullif(j.definition_name, ''), j.name) AS name, j.status, j.upstream, j.walled,
-           j.allow_failure, j.gate, j.outputs
-      FROM job_needs n JOIN job_runs j ON j.id = n.needed_id
-     WHERE n.job_run_id = ANY($1) ORDER BY n.job_run_id, j.job_index
+_EDGES = "SELECT job_run_id, needed_id FROM job_needs WHERE job_run_id = ANY($1)"
+# Each once, however many depend on it; the outputs of those ($2) that are asked for.
+_NEEDED = """
+    SELECT id, coalesce(nullif(definition_name, ''), name) AS name, status, upstream, walled, allow_failure, gate,
+           CASE WHEN id = ANY($2) THEN outputs ELSE '{}' END AS outputs
+      FROM job_runs WHERE id = ANY($1) ORDER BY job_index
 """
 _STEPS = """
     SELECT id, job_run_id, name, status, outputs FROM step_runs
@@ -54,7 +55,8 @@ class JobFacts:
 
     row: Row
     attempt: int
-    needs: list[Need] = field(default_factory=list)
+    needs: Sequence[Need] = ()
+    needs_by_name: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def context(
@@ -88,26 +90,21 @@ class JobFacts:
                 "attempt": str(self.attempt),
             },
             step={"name": step},
-            needs=self._needs(),
+            needs=self.needs_by_name,
             steps=self.steps,
             matrix=row["matrix"],
             event=row["event"],
             outcome=outcome,
         )
 
-    def _needs(self) -> dict[str, dict[str, Any]]:
-        """Return the needs by name; the cells of a matrix are one need: its gravest end, the outputs of all."""
-        found: dict[str, dict[str, Any]] = {}
-        for need in self.needs:
-            known = found.get(need.name)
-            status = need.status if known is None else _graver_end(need.status, known["status"])
-            outputs = {**(known["outputs"] if known else {}), **need.outputs}
-            found[need.name] = {"result": status.value.lower(), "outputs": outputs, "status": status}
-        return {name: {"result": need["result"], "outputs": need["outputs"]} for name, need in found.items()}
 
+async def load_facts(
+    tx: Tx, ledger: Ledger, job_ids: Collection[UUID], *, naming_needs: Collection[UUID]
+) -> dict[UUID, JobFacts]:
+    """Return what there is to say of jobs; what the ledger knows goes before what is stored.
 
-async def load_facts(tx: Tx, ledger: Ledger, job_ids: Collection[UUID]) -> dict[UUID, JobFacts]:
-    """Return what there is to say of jobs; what the ledger knows goes before what is stored."""
+    `naming_needs`: those of them whose expressions may name the outputs of what they depend on; others get none.
+    """
     ids = list(job_ids)
     if not ids:
         return {}
@@ -115,8 +112,7 @@ async def load_facts(tx: Tx, ledger: Ledger, job_ids: Collection[UUID]) -> dict[
     for row in await tx.fetch(_JOBS, ids):
         known = ledger.jobs.get(row["id"])
         facts[row["id"]] = JobFacts(row, known.attempt if known else row["attempt"])
-    for row in await tx.fetch(_NEEDS, ids):
-        facts[row["job_run_id"]].needs.append(_need(row, ledger))
+    await _add_needs(tx, ledger, facts, naming_needs)
     for row in await tx.fetch(_STEPS, ids):
         step = ledger.steps.get(row["id"])
         status = step.status if step else StepStatus(row["status"])
@@ -125,9 +121,39 @@ async def load_facts(tx: Tx, ledger: Ledger, job_ids: Collection[UUID]) -> dict[
     return facts
 
 
+async def _add_needs(tx: Tx, ledger: Ledger, facts: Mapping[UUID, JobFacts], naming: Collection[UUID]) -> None:
+    """Add what jobs depend on, in the order of the definition. Jobs that depend on the same share it."""
+    needed: dict[UUID, set[UUID]] = {}
+    for edge in await tx.fetch(_EDGES, list(facts)):
+        needed.setdefault(edge["job_run_id"], set()).add(edge["needed_id"])
+    if not needed:
+        return
+    wanted = set().union(*(needed.get(job_id, ()) for job_id in naming))
+    rows = await tx.fetch(_NEEDED, list(set().union(*needed.values())), list(wanted))
+    needs = {row["id"]: _need(row, ledger, with_outputs=row["id"] in wanted) for row in rows}
+    place = {need_id: number for number, need_id in enumerate(needs)}
+    shared: dict[frozenset[UUID], tuple[Sequence[Need], Mapping[str, Mapping[str, Any]]]] = {}
+    for job_id, ids in needed.items():
+        key = frozenset(ids)
+        if key not in shared:
+            own = [needs[need_id] for need_id in sorted(ids, key=place.__getitem__)]
+            shared[key] = own, _by_name(own)
+        facts[job_id].needs, facts[job_id].needs_by_name = shared[key]
+
+
+def _by_name(needs: Iterable[Need]) -> dict[str, dict[str, Any]]:
+    """Return needs by name; the cells of a matrix are one need: its gravest end, the outputs of all."""
+    ends: dict[str, RunStatus] = {}
+    outputs: dict[str, dict[str, str]] = {}
+    for need in needs:
+        ends[need.name] = _graver_end(need.status, ends[need.name]) if need.name in ends else need.status
+        outputs.setdefault(need.name, {}).update(need.outputs)
+    return {name: {"result": status.value.lower(), "outputs": outputs[name]} for name, status in ends.items()}
+
+
 async def job_context(tx: Tx, job_run_id: UUID) -> Context | None:
     """Return what the expressions of a notification about a job are evaluated over; None: there is no such job."""
-    facts = (await load_facts(tx, Ledger.empty(), [job_run_id])).get(job_run_id)
+    facts = (await load_facts(tx, Ledger.empty(), [job_run_id], naming_needs=[job_run_id])).get(job_run_id)
     if facts is None:
         return None
     status = RunStatus(facts.row["status"])
@@ -151,10 +177,10 @@ def _graver_end(one: RunStatus, other: RunStatus) -> RunStatus:
     return rollup.graver(one, other)
 
 
-def _need(row: Row, ledger: Ledger) -> Need:
+def _need(row: Row, ledger: Ledger, *, with_outputs: bool) -> Need:
     known = ledger.jobs.get(row["id"])
     if known is not None and known.status.terminal:
-        outputs = ledger.job_outputs.get(row["id"], row["outputs"])
+        outputs = ledger.job_outputs.get(row["id"], row["outputs"]) if with_outputs else row["outputs"]
         return Need(row["name"], known.status, end_of(known), outputs)
     status, gate = RunStatus(row["status"]), GateState(row["gate"])
     rejected = gate is GateState.REJECTED

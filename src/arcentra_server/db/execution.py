@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from arcentra_server.db.engine import Row, Tx
-from arcentra_server.db.execution_consequences import TOLD
+from arcentra_server.db.execution_consequences import OF_RUN, TOLD
 from arcentra_server.domain import rollup
 from arcentra_server.domain.definition_json import retry_from_json
 from arcentra_server.domain.execution import (
+    OWN,
     CancelCause,
     Closing,
     JobState,
@@ -21,6 +22,7 @@ from arcentra_server.domain.execution import (
     Waiting,
 )
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ledger_book import Before
 from arcentra_server.domain.ledger_turns import end_of
 from arcentra_server.domain.states import FailureReason, GateState, RunStatus, StepStatus
 
@@ -59,13 +61,24 @@ _OLDER_STAGES = """
      WHERE t.run_id = ANY($1)
        AND NOT EXISTS (SELECT 1 FROM job_runs n WHERE n.run_id = t.run_id AND n.definition_name <> '')
 """
-_DEPENDANTS = "SELECT needed_id, job_run_id FROM job_needs WHERE needed_id = ANY($1)"
-# Of all jobs that depend on some, directly or over others, all that they depend on.
-_ALL_BEHIND = """
-    WITH RECURSIVE behind AS (
-        SELECT job_run_id FROM job_needs WHERE needed_id = ANY($1)
-        UNION SELECT n.job_run_id FROM job_needs n JOIN behind ON n.needed_id = behind.job_run_id)
-    SELECT needed_id, job_run_id FROM job_needs WHERE job_run_id IN (SELECT job_run_id FROM behind)
+# What depends on jobs that end now: on those that end well ($1), and on those that do not ($2). What waits for one of these
+# alone, and asks nothing, ends with it, and so does what waits for that one.
+_DEPENDANTS = """
+    WITH RECURSIVE ill AS (
+        SELECT unnest($2::uuid[]) AS id
+        UNION SELECT j.id FROM ill JOIN job_needs n ON n.needed_id = ill.id JOIN job_runs j ON j.id = n.job_run_id
+               WHERE j.open_needs = 1 AND j.condition = '' AND j.status = 'PENDING'),
+    ended AS (SELECT unnest($1::uuid[]) AS id, true AS well UNION ALL SELECT id, false FROM ill)
+    SELECT n.needed_id, n.job_run_id, ended.well, j.open_needs, j.condition = '' AND j.has_dependants AS leads_on
+      FROM ended JOIN job_needs n ON n.needed_id = ended.id JOIN job_runs j ON j.id = n.job_run_id
+"""
+_NEEDS = "SELECT job_run_id, needed_id FROM job_needs WHERE job_run_id = ANY($1)"
+# What came of the stages of a range, of some of which ($4) only the walls are wanted.
+_BEFORE = """
+    SELECT ARRAY(SELECT DISTINCT outcome FROM run_stages
+                  WHERE run_id = $1 AND stage_index >= $2 AND stage_index < $3 AND stage_index <> ALL($4::int[])) AS outcomes,
+           EXISTS (SELECT 1 FROM job_runs
+                    WHERE run_id = $1 AND stage_index >= $2 AND stage_index < $3 AND walled) AS walled
 """
 _UNFINISHED = "s.status IN ('PENDING', 'QUEUED', 'RUNNING')"
 
@@ -118,27 +131,45 @@ async def load_jobs(tx: Tx, ledger: Ledger, job_ids: Sequence[UUID]) -> list[Job
 
 
 async def load_dependants(tx: Tx, ledger: Ledger, ended: Iterable[UUID]) -> None:
-    """Load the jobs that depend on these, which have ended.
+    """Load the jobs that depend on these, which have ended; and of those whose turn comes by that all that they depend on.
 
-    Behind what did not end well it is likely that one after the other is skipped: all of them are loaded at once, with
-    all that they depend on.
+    What waits for nothing else any more behind a job that did not end well is likely to be skipped: what depends on it is
+    loaded at once, and so on. Nothing is loaded for what goes on waiting but the job itself.
     """
-    asked = [job_id for job_id in ended if job_id not in ledger.dependants]
-    ends = {job_id: end_of(ledger.jobs[job_id]) for job_id in asked}
-    well = [job_id for job_id, end in ends.items() if not end.holds_up]
-    ill = [job_id for job_id, end in ends.items() if end.holds_up]
-    direct = await tx.fetch(_DEPENDANTS, well) if well else ()
-    behind = await tx.fetch(_ALL_BEHIND, ill) if ill else ()
-    known = {*asked, *(edge["job_run_id"] for edge in behind)}
-    ledger.dependants |= {job_id: [] for job_id in known}
-    ledger.needs |= {edge["job_run_id"]: [] for edge in behind}
-    for edge in behind:
-        ledger.needs[edge["job_run_id"]].append(edge["needed_id"])
-    found = dict.fromkeys((edge["needed_id"], edge["job_run_id"]) for edge in (*direct, *behind))
-    for needed, job_id in found:
-        if needed in known:
-            ledger.dependants[needed].append(job_id)
-    await load_jobs(tx, ledger, list(dict.fromkeys(job_id for edge in found for job_id in edge)))
+    well: list[UUID] = []
+    ill: list[UUID] = []
+    for job_id in ended:
+        if job_id not in ledger.dependants:
+            (ill if end_of(ledger.jobs[job_id]).holds_up else well).append(job_id)
+    open_needs: dict[UUID, int] = {}
+    while well or ill:
+        found: dict[UUID, list[UUID]] = {job_id: [] for job_id in (*well, *ill)}
+        behind_ill: set[UUID] = set()
+        for row in await tx.fetch(_DEPENDANTS, well, ill):
+            needed, job_id = row["needed_id"], row["job_run_id"]
+            if needed in ledger.dependants:
+                continue
+            found.setdefault(needed, []).append(job_id)
+            loaded = ledger.jobs.get(job_id)
+            left = open_needs.get(job_id, loaded.open_needs if loaded else row["open_needs"]) - 1
+            open_needs[job_id] = left
+            if row["leads_on"] and not row["well"]:
+                behind_ill.add(job_id)
+        ledger.dependants |= found
+        well, ill = [], [one for one in behind_ill if open_needs[one] == 0 and one not in ledger.dependants]
+    await load_jobs(tx, ledger, list(open_needs))
+    await load_needs(tx, ledger, [job_id for job_id, left in open_needs.items() if left == 0])
+
+
+async def load_needs(tx: Tx, ledger: Ledger, job_ids: Iterable[UUID]) -> None:
+    """Load the jobs that these depend on."""
+    missing = [job_id for job_id in job_ids if job_id not in ledger.needs]
+    if missing:
+        ledger.needs |= {job_id: [] for job_id in missing}
+        edges = await tx.fetch(_NEEDS, missing)
+        for edge in edges:
+            ledger.needs[edge["job_run_id"]].append(edge["needed_id"])
+        await load_jobs(tx, ledger, list({edge["needed_id"] for edge in edges}))
 
 
 async def load_rest(tx: Tx, ledger: Ledger, run_id: UUID) -> None:
@@ -156,13 +187,29 @@ async def load_stage(tx: Tx, ledger: Ledger, run_id: UUID, index: int) -> tuple[
         return _loaded_stage(ledger, run_id, index)
     jobs = await tx.fetch(_JOB + "WHERE j.run_id = $1 AND j.stage_index = $2 ORDER BY j.job_index", run_id, index)
     await _load(tx, ledger, jobs)
-    before = await tx.fetch(
-        "SELECT stage_index, outcome FROM run_stages WHERE run_id = $1 AND stage_index < $2", run_id, index
-    )
-    known = {key[1]: stage.outcome for key, stage in (await _older_stages(tx, jobs)).items()}
-    known |= {key[1]: stage.outcome for key, stage in ledger.stages.items() if key[0] == run_id}
-    upstream = rollup.gravest(known.get(row["stage_index"], RunStatus(row["outcome"])) for row in before)
-    return [ledger.jobs[job["id"]] for job in jobs], upstream
+    before = await _load_before(tx, ledger, run_id, index, await _older_stages(tx, jobs))
+    return [ledger.jobs[job["id"]] for job in jobs], before.outcome
+
+
+async def _load_before(
+    tx: Tx, ledger: Ledger, run_id: UUID, index: int, older: Mapping[tuple[UUID, int], _OlderStage]
+) -> Before:
+    """Let the ledger know what came of the stages before one, those that it has not loaded too; return it.
+
+    Only those are asked for of which it does not know it yet, as many stages may end together.
+    """
+    known = ledger.known_before(run_id, index)
+    stages: dict[int, RunStatus] = {}
+    walled = known.walled
+    for place in range(known.index, index):
+        if (stage := ledger.stages.get((run_id, place)) or older.get((run_id, place))) is not None:
+            stages[place] = stage.outcome
+        walled = walled or any(job.walled for job in ledger.jobs_of_stage.get((run_id, place), ()))
+    if known.index < index:
+        [row] = await tx.fetch(_BEFORE, run_id, known.index, index, list(stages))
+        outcomes = [*stages.values(), *map(RunStatus, row["outcomes"])]
+        known = Before(index, rollup.gravest([known.outcome, *outcomes]), walled or row["walled"])
+    return ledger.note_before(run_id, known)
 
 
 def _loaded_stage(ledger: Ledger, run_id: UUID, index: int) -> tuple[list[JobState], RunStatus]:
@@ -305,7 +352,8 @@ def _step(row: Row) -> StepState:
         condition=row["condition"],
         dynamic=row["dynamic"],
         kind=row["kind"],
-        pin=row["pin"].removesuffix(TOLD),
+        pin=row["pin"].removesuffix(TOLD).removesuffix(OF_RUN),
+        of_run=OF_RUN in row["pin"] or row["pin"].removesuffix(TOLD) == OWN,
         told=row["pin"].endswith(TOLD),
         exit_code=row["exit_code"],
         error_message=row["error_message"],

@@ -11,10 +11,13 @@ from typing import Any
 
 from arcentra_server.db import notifications
 from arcentra_server.db.engine import Tx, new_id
+from arcentra_server.domain.execution import OWN, StepState
 from arcentra_server.domain.ledger import Ledger
 
-TOLD = " told"
-"""What is stored behind the pin of a source step that was told the commit."""
+TOLD, OF_RUN = " told", " of-run"
+"""What is stored behind the pin of a source step that was told the commit, and of one that clones what its run is about.
+
+Of `OWN` this is known without."""
 
 _RENDERED = """
     UPDATE step_runs s SET rendered = c.rendered, pin = c.pin
@@ -79,8 +82,12 @@ async def write_turns(tx: Tx, ledger: Ledger) -> None:
     """Write what was evaluated of steps whose turn came, before they are leased."""
     steps = [ledger.steps[step_id] for step_id in ledger.pinned | ledger.rendered.keys()]
     if steps:
-        rows = ((step.id, ledger.rendered.get(step.id), step.pin + TOLD * step.told) for step in steps)
+        rows = ((step.id, ledger.rendered.get(step.id), _stored_pin(step)) for step in steps)
         await tx.execute(_RENDERED, *_columns(rows))
+
+
+def _stored_pin(step: StepState) -> str:
+    return step.pin + OF_RUN * (step.of_run and step.pin != OWN) + TOLD * step.told
 
 
 async def write_consequences(tx: Tx, ledger: Ledger) -> None:

@@ -78,17 +78,19 @@ _PIPELINES = """
 # What was served before, or is bound to the agent that serves its job, does not queue again: it has the level as it is.
 _ENQUEUE = f"""
     WITH c AS (
-        SELECT *, count(*) FILTER (WHERE NOT served) OVER (PARTITION BY pipeline_id ORDER BY place) AS nth
+        SELECT *, count(*) FILTER (WHERE NOT served)
+                      OVER (PARTITION BY pipeline_id, selector_id, priority ORDER BY place) AS nth
           FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[], $6::float8[], $7::int[], $8::uuid[],
                       $9::bool[]) WITH ORDINALITY
                AS u(id, selector_id, run_id, agent_id, held, delay, priority, pipeline_id, served, place)),
     p AS (
-        SELECT pipeline_id, {last_share("d.pipeline_id")} AS last FROM (SELECT DISTINCT pipeline_id FROM c) d),
+        SELECT d.*, {last_share("d.pipeline_id", "d.selector_id", "d.priority")} AS last
+          FROM (SELECT DISTINCT pipeline_id, selector_id, priority FROM c) d),
     v AS (SELECT {LEVEL} AS level)
     INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at, priority, pipeline_id, share)
     SELECT c.id, c.selector_id, c.run_id, c.agent_id, c.held, clock_timestamp() + make_interval(secs => c.delay),
            c.priority, c.pipeline_id, CASE WHEN c.served THEN v.level ELSE p.last + c.nth END
-      FROM c JOIN p USING (pipeline_id) CROSS JOIN v
+      FROM c JOIN p USING (pipeline_id, selector_id, priority) CROSS JOIN v
 """
 _END_LEASES = """
     UPDATE leases l SET ended_at = clock_timestamp(), end_reason = c.reason

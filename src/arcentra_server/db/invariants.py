@@ -6,93 +6,119 @@ is looked at again under the lock of its run before anything is done about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from arcentra_server.db.deadlines import Passed
 from arcentra_server.db.engine import Tx
+
+PassedJobs = Iterable[tuple[UUID, UUID]]
+"""The same of jobs, with their runs."""
 
 _OPEN_RUNS = "(SELECT id FROM pipeline_runs WHERE finished_at IS NULL)"
 
 _UNHELD = """
     SELECT s.id FROM step_runs s
      WHERE s.run_id IN (SELECT run_id FROM job_runs WHERE finished_at IS NULL) AND s.status = 'RUNNING'
+       AND s.id <> ALL($1::uuid[])
        AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL)
-     ORDER BY s.id LIMIT $1
+     ORDER BY s.id LIMIT $2
 """
 _UNQUEUED = f"""
     SELECT s.id FROM step_runs s
-     WHERE s.run_id IN {_OPEN_RUNS} AND s.status = 'QUEUED'
+     WHERE s.run_id IN {_OPEN_RUNS} AND s.status = 'QUEUED' AND s.id <> ALL($1::uuid[])
        AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL)
        AND NOT EXISTS (SELECT 1 FROM step_queue q WHERE q.step_run_id = s.id)
-     ORDER BY s.id LIMIT $1
+     ORDER BY s.id LIMIT $2
 """
 _STRAY_QUEUE = """
     SELECT q.step_run_id AS id FROM step_queue q JOIN step_runs s ON s.id = q.step_run_id
-     WHERE s.status <> 'QUEUED'
-        OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL)
-     ORDER BY q.step_run_id LIMIT $1
+     WHERE s.id <> ALL($1::uuid[])
+       AND (s.status <> 'QUEUED'
+            OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL))
+     ORDER BY q.step_run_id LIMIT $2
 """
 _STRAY_LEASES = """
     SELECT l.step_run_id AS id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
-     WHERE l.ended_at IS NULL AND s.status NOT IN ('QUEUED', 'RUNNING') ORDER BY l.id LIMIT $1
+     WHERE l.ended_at IS NULL AND s.status NOT IN ('QUEUED', 'RUNNING') AND s.id <> ALL($1::uuid[])
+     ORDER BY l.id LIMIT $2
+"""
+# Not just now: what is leased in the moment in which its agent leaves is taken back by who looks for lost agents.
+_LEFT_LEASES = """
+    SELECT l.step_run_id AS id FROM leases l JOIN agents a ON a.id = l.agent_id
+     WHERE l.ended_at IS NULL AND greatest(l.created_at, a.deleted_at) < clock_timestamp() - interval '1 min'
+       AND a.deleted_at IS NOT NULL AND l.step_run_id <> ALL($1::uuid[])
+     ORDER BY l.id LIMIT $2
 """
 _LEFT_JOBS = """
     SELECT j.id, j.run_id FROM job_runs j JOIN pipeline_runs r ON r.id = j.run_id
-     WHERE j.finished_at IS NULL AND r.finished_at IS NOT NULL ORDER BY j.id LIMIT $1
+     WHERE j.finished_at IS NULL AND r.finished_at IS NOT NULL AND j.id <> ALL($1::uuid[]) ORDER BY j.id LIMIT $2
 """
 _STALLED_JOBS = f"""
     SELECT j.id, j.run_id FROM job_runs j
      WHERE j.run_id IN {_OPEN_RUNS} AND j.finished_at IS NULL AND j.gate <> 'WAITING' AND j.total_steps > 0
-       AND j.completed_steps = j.total_steps ORDER BY j.id LIMIT $1
+       AND j.completed_steps = j.total_steps AND j.id <> ALL($1::uuid[]) ORDER BY j.id LIMIT $2
 """
 _STALLED_RUNS = """
     SELECT id FROM pipeline_runs
-     WHERE finished_at IS NULL AND total_jobs > 0 AND completed_jobs = total_jobs ORDER BY id LIMIT $1
+     WHERE finished_at IS NULL AND total_jobs > 0 AND completed_jobs = total_jobs AND id <> ALL($1::uuid[])
+     ORDER BY id LIMIT $2
 """
 _STRAY_KEYS = """
     SELECT c.run_id, j.id FROM concurrency_claims c JOIN job_runs j ON j.id = c.job_run_id
-     WHERE j.finished_at IS NOT NULL ORDER BY c.job_run_id LIMIT $1
+     WHERE j.finished_at IS NOT NULL AND j.id <> ALL($1::uuid[]) ORDER BY c.job_run_id LIMIT $2
 """
 
 
-async def unheld_steps(tx: Tx, limit: int) -> list[UUID]:
+async def unheld_steps(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
     """Return steps that run and that no agent holds; as all here, not locked."""
-    return [row["id"] for row in await tx.fetch(_UNHELD, limit)]
+    return [row["id"] for row in await tx.fetch(_UNHELD, list(passed_over), limit)]
 
 
-async def unqueued_steps(tx: Tx, limit: int) -> list[UUID]:
+async def unqueued_steps(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
     """Return queued steps that are not in the queue, and that no agent holds."""
-    return [row["id"] for row in await tx.fetch(_UNQUEUED, limit)]
+    return [row["id"] for row in await tx.fetch(_UNQUEUED, list(passed_over), limit)]
 
 
-async def stray_queue_rows(tx: Tx, limit: int) -> list[UUID]:
+async def stray_queue_rows(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
     """Return steps that are in the queue, and that an agent holds or that are not queued."""
-    return [row["id"] for row in await tx.fetch(_STRAY_QUEUE, limit)]
+    return [row["id"] for row in await tx.fetch(_STRAY_QUEUE, list(passed_over), limit)]
 
 
-async def stray_leases(tx: Tx, limit: int) -> list[UUID]:
+async def stray_leases(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
     """Return steps that have ended, or not begun, and whose lease takes a slot."""
-    return [row["id"] for row in await tx.fetch(_STRAY_LEASES, limit)]
+    return [row["id"] for row in await tx.fetch(_STRAY_LEASES, list(passed_over), limit)]
 
 
-async def left_jobs(tx: Tx, limit: int) -> list[tuple[UUID, UUID]]:
+async def left_leases(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
+    """Return steps that an agent holds which has left."""
+    return [row["id"] for row in await tx.fetch(_LEFT_LEASES, list(passed_over), limit)]
+
+
+async def left_jobs(tx: Tx, passed_over: PassedJobs, limit: int) -> list[tuple[UUID, UUID]]:
     """Return (run, job run) of jobs that go on in a run that has ended."""
-    return [(row["run_id"], row["id"]) for row in await tx.fetch(_LEFT_JOBS, limit)]
+    return [(row["run_id"], row["id"]) for row in await tx.fetch(_LEFT_JOBS, _jobs(passed_over), limit)]
 
 
-async def stalled_jobs(tx: Tx, limit: int) -> list[tuple[UUID, UUID]]:
+async def stalled_jobs(tx: Tx, passed_over: PassedJobs, limit: int) -> list[tuple[UUID, UUID]]:
     """Return (run, job run) of jobs whose steps have all ended, and that have not."""
-    return [(row["run_id"], row["id"]) for row in await tx.fetch(_STALLED_JOBS, limit)]
+    return [(row["run_id"], row["id"]) for row in await tx.fetch(_STALLED_JOBS, _jobs(passed_over), limit)]
 
 
-async def stalled_runs(tx: Tx, limit: int) -> list[UUID]:
+async def stalled_runs(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
     """Return runs whose jobs have all ended, and that have not."""
-    return [row["id"] for row in await tx.fetch(_STALLED_RUNS, limit)]
+    return [row["id"] for row in await tx.fetch(_STALLED_RUNS, list(passed_over), limit)]
 
 
-async def stray_keys(tx: Tx, limit: int) -> list[tuple[UUID, UUID]]:
+async def stray_keys(tx: Tx, passed_over: PassedJobs, limit: int) -> list[tuple[UUID, UUID]]:
     """Return (run, job run) of jobs that have ended, and claim a concurrency key."""
-    return [(row["run_id"], row["id"]) for row in await tx.fetch(_STRAY_KEYS, limit)]
+    return [(row["run_id"], row["id"]) for row in await tx.fetch(_STRAY_KEYS, _jobs(passed_over), limit)]
+
+
+async def left_agents(tx: Tx, agent_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the agents that have left: for good."""
+    rows = await tx.fetch("SELECT id FROM agents WHERE id = ANY($1) AND deleted_at IS NOT NULL", agent_ids)
+    return {row["id"] for row in rows}
 
 
 async def take_from_queue(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
@@ -129,3 +155,7 @@ async def end_leases(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
         step_ids,
     )
     return [row["id"] for row in rows]
+
+
+def _jobs(passed_over: PassedJobs) -> list[UUID]:
+    return [job_id for _, job_id in passed_over]

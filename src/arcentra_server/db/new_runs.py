@@ -65,11 +65,14 @@ _INSERT = (
                AS c(id, job_run_id, name, step_index, status, selector_id, own_selector, continue_on_error, timeout_ms,
                     dispatch, condition, kind, templates, secrets))
     INSERT INTO step_queue (run_id, pipeline_id, step_run_id, selector_id, priority, share)
-    SELECT $1, $2, c.id, c.selector_id, c.priority, s.last + c.place
-      FROM unnest($52::uuid[], $53::int[], $54::int[]) WITH ORDINALITY AS c(id, selector_id, priority, place)
-     CROSS JOIN (SELECT """
-    + last_share("$2")
-    + """ AS last) s
+    SELECT $1, $2, c.id, c.selector_id, c.priority, s.last + c.nth
+      FROM (SELECT *, row_number() OVER (PARTITION BY selector_id, priority ORDER BY place) AS nth
+              FROM unnest($52::uuid[], $53::int[], $54::int[]) WITH ORDINALITY AS u(id, selector_id, priority, place)) c
+      JOIN (SELECT d.*, """
+    + last_share("$2", "d.selector_id", "d.priority")
+    + """ AS last
+              FROM (SELECT DISTINCT * FROM unnest($53::int[], $54::int[]) AS u(selector_id, priority)) d) s
+     USING (selector_id, priority)
 """
 )
 

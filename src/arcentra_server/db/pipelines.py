@@ -20,6 +20,7 @@ _SELECT = """
            p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status, s.document, s.digest
       FROM pipelines p JOIN pipeline_specs s ON s.pipeline_id = p.id AND s.version = p.spec_version
 """
+_NAMED = "SELECT id FROM pipelines WHERE namespace = $1 AND name = $2 AND deleted_at IS NULL "
 _SORT = {"created_at": "p.created_at", "updated_at": "p.updated_at", "name": "p.name", "status": "p.last_status"}
 
 
@@ -56,10 +57,16 @@ async def get(tx: Tx, pipeline_id: UUID, *, lock: bool = False) -> PipelineRow |
 
 async def find(tx: Tx, namespace: str, name: str, *, lock: bool = False) -> PipelineRow | None:
     """Return the pipeline of a name; `lock` as for `get`."""
-    found = await tx.fetchval(
-        "SELECT id FROM pipelines WHERE namespace = $1 AND name = $2 AND deleted_at IS NULL", namespace, name
-    )
-    return await get(tx, found, lock=lock) if found else None
+    if not lock:
+        row = await tx.fetchrow(
+            _SELECT + "WHERE p.namespace = $1 AND p.name = $2 AND p.deleted_at IS NULL", namespace, name
+        )
+        return _pipeline(row) if row else None
+    while await tx.fetchval(_NAMED, namespace, name):
+        # One that lost its name while this waited is not found any more, and another one may have it now.
+        if found := await tx.fetchval(_NAMED + "FOR NO KEY UPDATE", namespace, name):
+            return await get(tx, found)
+    return None
 
 
 async def spec_of_version(tx: Tx, pipeline_id: UUID, version: int) -> tuple[PipelineSpec, bytes] | None:

@@ -14,7 +14,7 @@ from arcentra_server.db.execution import load_run
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.pipelines import PipelineRow
-from arcentra_server.domain.definition_checks import total_steps
+from arcentra_server.domain.definition_checks import too_many_needs, total_steps
 from arcentra_server.domain.errors import (
     AlreadyExists,
     Fault,
@@ -62,7 +62,7 @@ class RunStarter:
             NotFound: no such pipeline.
             InvalidTransition: the pipeline is disabled.
             ValidationError: a variable has a fault, or is one that only the definition may declare.
-            LimitExceeded: the run would be too large.
+            LimitExceeded: the run would be too large, or the addresses of its sources take too much to evaluate.
         """
         faults = check_env(trigger.variables, "variables")
         if faults:
@@ -80,8 +80,11 @@ class RunStarter:
                 if known is not None:
                     return Started(known, await runs.job_ids(tx, known))
             pipeline = await _counted(tx, pipeline_id)
-            if unfit := check_given(trigger.variables, pipeline.spec, "variables"):
+            may_change = trigger.may_change
+            if unfit := check_given(trigger.variables, pipeline.spec, "variables", may_change=may_change):
                 raise ValidationError(unfit)
+            if fault := too_many_needs(pipeline.spec):
+                raise LimitExceeded(fault)  # it was stored before this was checked
             large = total_steps(pipeline.spec) > LARGE_STEPS
             # In a thread: a run of thousands of steps takes longer to build than the loop may stand still.
             build = asyncio.to_thread(self._build, pipeline, trigger) if large else None

@@ -179,16 +179,11 @@ async def held_before(tx: Tx, step_ids: list[UUID], agent_id: UUID) -> set[UUID]
     return {row["step_run_id"] for row in rows}
 
 
-async def held_job_before(tx: Tx, job_id: UUID, agent_id: UUID) -> bool:
-    """Answer whether this agent ever had a lease of a step run of a job."""
-    return bool(
-        await tx.fetchval(
-            """SELECT true FROM leases l JOIN step_runs s ON s.id = l.step_run_id
-                WHERE s.job_run_id = $1 AND l.agent_id = $2 LIMIT 1""",
-            job_id,
-            agent_id,
-        )
-    )
+async def part_in_job(tx: Tx, job_id: UUID, agent_id: UUID) -> bool | None:
+    """Answer whether a step of a job that this agent ran is of the attempt in force; None: it never ran one."""
+    query = "SELECT bool_or(NOT superseded) FROM step_runs WHERE job_run_id = $1 AND agent_id = $2"
+    in_force: bool | None = await tx.fetchval(query, job_id, agent_id)
+    return in_force
 
 
 def _step(row: Row) -> StepRow:

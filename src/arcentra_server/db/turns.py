@@ -17,13 +17,13 @@ import structlog
 
 from arcentra_server.db.contexts import JobFacts, load_facts, outcome_of
 from arcentra_server.db.engine import Row, Tx
-from arcentra_server.db.execution import load_dependants, load_rest, load_stage
+from arcentra_server.db.execution import load_dependants, load_needs, load_rest, load_stage
 from arcentra_server.db.new_steps import copy_attempts
 from arcentra_server.db.pace import Pace
 from arcentra_server.db.vault import Vault
 from arcentra_server.domain import rollup
 from arcentra_server.domain.definition import SOURCE_STEP
-from arcentra_server.domain.execution import OWN, JobState, StepState, Verdict
+from arcentra_server.domain.execution import FIRST, OWN, JobState, NeedEnd, StepState, Verdict
 from arcentra_server.domain.expressions import (
     Context,
     ExpressionError,
@@ -43,6 +43,9 @@ from arcentra_server.domain.states import RunStatus
 
 MOST_RENDERED = 1024 * 1024
 """How many bytes the wire form of a step may have when its expressions are evaluated."""
+
+MOST_OUTPUTS = 64 * 1024
+"""How many bytes of names and values the outputs of a job may have in all, as those of a step."""
 
 INTERNAL = "internal error while evaluating"
 _TOO_LARGE = (
@@ -92,7 +95,9 @@ class Turns:
     async def _outputs(self, tx: Tx, ledger: Ledger) -> None:
         ended, ledger.due_outputs = ledger.due_outputs, []
         texts = await tx.fetch("SELECT id, output_texts FROM job_runs WHERE id = ANY($1)", ended)
-        facts = await load_facts(tx, ledger, ended)
+        facts = await load_facts(
+            tx, ledger, ended, naming_needs=_naming_needs({row["id"]: row["output_texts"] for row in texts})
+        )
         pace = Pace()
         for row in texts:
             job, meter = ledger.jobs[row["id"]], Meter()
@@ -119,16 +124,19 @@ class Turns:
 
     async def _jobs(self, tx: Tx, ledger: Ledger) -> None:
         due, ledger.due_jobs = ledger.due_jobs, {}
-        plain = {job_id for job_id in due if job_id in ledger.needs and not ledger.jobs[job_id].condition}
-        facts = await load_facts(tx, ledger, [job_id for job_id in due if job_id not in plain])
+        asking = {job_id: ledger.jobs[job_id].condition for job_id in due if ledger.jobs[job_id].condition}
+        await load_needs(tx, ledger, [job_id for job_id in due if job_id not in asking])
+        facts = await load_facts(tx, ledger, asking, naming_needs=_naming_needs(asking))
+        ends: dict[UUID, NeedEnd] = {}
         pace = Pace()
         for job_id in due:
             job = ledger.jobs[job_id]
             if job.status.terminal:
                 continue
-            if job_id in plain:
-                ends = [end_of(ledger.jobs[need]) for need in ledger.needs[job_id]]
-                ledger.decide_job(job, Verdict(holds=ledger.judge_needs(job, ends)))
+            if job_id not in asking:
+                needs = ledger.needs[job_id]
+                ends |= {need: end_of(ledger.jobs[need]) for need in needs if need not in ends}
+                ledger.decide_job(job, Verdict(holds=ledger.judge_needs(job, [ends[need] for need in needs])))
             else:
                 all_well = ledger.judge_needs(job, [need.end for need in facts[job_id].needs])
                 meter = Meter()
@@ -138,7 +146,9 @@ class Turns:
     async def _steps(self, tx: Tx, ledger: Ledger) -> None:
         due, ledger.due_steps = ledger.due_steps, {}
         rows = {row["id"]: row for row in await tx.fetch(_STEPS, list(due))}
-        facts = await load_facts(tx, ledger, {ledger.steps[step_id].job_id for step_id in due})
+        job_of = {step_id: ledger.steps[step_id].job_id for step_id in due}
+        naming = _naming_needs({one: [ledger.steps[one].condition, rows[one]["templates"]] for one in due})
+        facts = await load_facts(tx, ledger, {*job_of.values()}, naming_needs={job_of[one] for one in naming})
         named = [(facts[ledger.steps[step_id].job_id].row, row["secrets"].values()) for step_id, row in rows.items()]
         missing = await self._missing(tx, named)
         pace = Pace()
@@ -214,15 +224,24 @@ class Turns:
         # A digest can be stored and compared, whatever a text holds or how long it is.
         source = f"{args.get('repo', '')}\n{args.get('branch', '')}"
         digest = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
-        step.pin = OWN if ASKED_COMMIT in args else digest
+        step.of_run = ASKED_COMMIT in args
+        step.pin = OWN if step.of_run and FIRST not in run.pins else digest
         ledger.pinned.add(step.id)
         commit = run.pins.get(step.pin)
         step.told = bool(commit)
-        if not commit:
+        if commit:
+            args[ASKED_COMMIT] = commit
+        elif step.of_run and FIRST in run.pins:
+            del args[ASKED_COMMIT]  # none is asked for
+        else:
             return result
-        args[ASKED_COMMIT] = commit
         env, image = (result.env, result.image) if result else ({}, None)
         return Rendered(env, args, image, result.secrets if result else frozenset())
+
+
+def _naming_needs(texts: Mapping[UUID, object]) -> set[UUID]:
+    """Return whose texts, in whatever they are, may name something of the jobs that a job depends on."""
+    return {owner for owner, text in texts.items() if "needs" in str(text)}
 
 
 def _withheld(job: Row, names: Collection[str], missing: _Missing) -> str:
@@ -256,13 +275,24 @@ def _internal(step: StepState) -> Verdict:
 
 
 def _job_outputs(job: JobState, texts: Mapping[str, Any], context: Context, meter: Meter) -> dict[str, str]:
-    """Return the outputs of a job that has ended; what cannot be evaluated, as its step did not run, is left out."""
-    outputs = {}
+    """Return the outputs of a job that has ended; what cannot be evaluated, as its step did not run, is left out.
+
+    So is what does not fit in beside those before it.
+    """
+    outputs: dict[str, str] = {}
+    size = 0
     for name, text in texts.items():
         try:
-            outputs[name] = render(text, context, meter)
+            value = render(text, context, meter)
         except ExpressionError as error:
             _note(job, f"output {name}: {error}")
+            continue
+        more = len(name.encode()) + len(value.encode("utf-8", "replace"))
+        if size + more > MOST_OUTPUTS:
+            _note(job, f"output {name}: the outputs of the job would have more than {MOST_OUTPUTS} bytes with it")
+            continue
+        size += more
+        outputs[name] = value
     return outputs
 
 

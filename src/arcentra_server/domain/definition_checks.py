@@ -37,6 +37,7 @@ from arcentra_server.domain.trigger_checks import check_triggers
 
 LARGEST_PIPELINE_JOBS = 5_000
 LARGEST_PIPELINE_STEPS = 50_000
+LARGEST_PIPELINE_NEEDS = 50_000
 LARGEST_JOB_STEPS = 500
 PRIORITIES = (-100, 100)
 
@@ -73,6 +74,23 @@ def total_steps(spec: PipelineSpec) -> int:
     )
 
 
+def total_needs(spec: PipelineSpec) -> int:
+    """Return how many times a job run of a run depends on another one, every cell of either counted."""
+    cells_of = {job.name: _cells_of(job) for _, job in spec.jobs()}
+    return sum(cells_of[job.name] * sum(cells_of[name] for name in job.depends_on) for _, job in spec.jobs())
+
+
+def too_many_needs(spec: PipelineSpec) -> str:
+    """Return what is wrong with a definition whose jobs depend on each other more often than a run may have it."""
+    needs = total_needs(spec)
+    if needs <= LARGEST_PIPELINE_NEEDS:
+        return ""
+    return (
+        f"{needs} dependencies with all cells, more than the {LARGEST_PIPELINE_NEEDS} of a pipeline: "
+        "divide the jobs into stages"
+    )
+
+
 def _cells_of(job: JobSpec) -> int:
     return len(cells(job.matrix)) if job.matrix is not None else 1
 
@@ -84,7 +102,7 @@ def _check_size(spec: PipelineSpec) -> list[Fault]:
         return [Fault("", f"{jobs} jobs with all cells, more than the {LARGEST_PIPELINE_JOBS} of a pipeline")]
     if steps > LARGEST_PIPELINE_STEPS:
         return [Fault("", f"{steps} steps with all cells, more than the {LARGEST_PIPELINE_STEPS} of a pipeline")]
-    return []
+    return [Fault("", fault)] if (fault := too_many_needs(spec)) else []
 
 
 def _check_stages(spec: PipelineSpec) -> list[Fault]:

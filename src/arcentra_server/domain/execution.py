@@ -43,6 +43,9 @@ ASKED = ""
 OWN = "own"
 """The pin of all source steps that clone what the trigger asks for: they are of one repository and one branch."""
 
+FIRST = "first"
+"""The key, among the pins of a run that was asked for nothing, that says that it has a source which it is about."""
+
 
 class Waiting(StrEnum):
     """What a pending job waits for, when it is not an agent."""
@@ -60,7 +63,8 @@ class RunState:
     """A pipeline run. `outcome`: the gravest end of its jobs so far. `rejected`: nothing behind a gate runs any more.
 
     `pins`: the commit of each source that was cloned, by `pin` of the source step; by `ASKED` the one that was asked
-    for. A run whose branch alone was asked for has `OWN` in it from the start, with nothing.
+    for. A run whose branch alone was asked for has `OWN` in it from the start, with nothing, and one that was asked for
+    nothing `FIRST`.
     """
 
     id: UUID
@@ -156,8 +160,8 @@ class StepState:
     """A step run, which is one attempt. `selector_id` is its own, or that of its job.
 
     `condition`: its `when`. `dynamic`: something of it is evaluated when its turn comes. `kind`: `source`, `target` or
-    empty; `pin`: which source it clones, `OWN` for all that take what the trigger asks for; `told`: it was told the
-    commit of it.
+    empty; `pin`: which source it clones, `OWN` for all that take what the trigger asks for; `of_run`: it clones what the
+    run is about, whose commit is that of the run; `told`: it was told the commit of it.
     """
 
     id: UUID
@@ -183,6 +187,7 @@ class StepState:
     dynamic: bool = False
     kind: str = ""
     pin: str = ""
+    of_run: bool = False
     told: bool = False
 
 

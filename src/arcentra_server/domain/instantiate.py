@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from arcentra_server.domain.asked_sources import asked_sources
+from arcentra_server.domain.asked_sources import PlacedJob, asked_sources
 from arcentra_server.domain.cell_selectors import selector_of
 from arcentra_server.domain.definition import (
     SOURCE_STEP,
@@ -22,7 +23,8 @@ from arcentra_server.domain.definition import (
     StepSpec,
     TargetSpec,
 )
-from arcentra_server.domain.execution import ASKED, OWN
+from arcentra_server.domain.errors import LimitExceeded
+from arcentra_server.domain.execution import ASKED, FIRST, OWN
 from arcentra_server.domain.expressions import (
     Context,
     Outcome,
@@ -44,7 +46,9 @@ TARGET_PLUGINS = {"command": "shell"}
 COMMIT_VARIABLE = "ARCENTRA_COMMIT"
 NOT_CLONED = "no source of the pipeline is of the repository of the event, so its branch and commit are not checked out"
 ASKED_COMMIT = "commit"
-"""The argument of a source step that those have, and only those, whose run was asked for a branch or commit of it."""
+"""The argument of a source step that those have, and only those, which clone what their run is about.
+
+It is empty where the run was not asked for a commit."""
 
 NAMED_BY_TEXTS = "ARCENTRA_SECRET_"
 """What the variables begin with by which secrets reach an agent that only the texts of a step name."""
@@ -54,7 +58,8 @@ NAMED_BY_TEXTS = "ARCENTRA_SECRET_"
 class Trigger:
     """What started a run, and with what.
 
-    `actor`: the name of the credential; `event`: what expressions see of the event; `repository`: where it happened.
+    `actor`: the name of the credential; `event`: what expressions see of the event; `repository`: where it happened;
+    `may_change`: whether who started it may change the definition, as the definition itself does that starts a run.
     """
 
     type: TriggerType
@@ -66,6 +71,7 @@ class Trigger:
     actor: str = ""
     event: Mapping[str, Any] = field(default_factory=dict)
     repository: Repository = field(default_factory=Repository)
+    may_change: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,25 +198,31 @@ def instantiate(
         new_id: Makes ids.
         job_timeout_ms: The time limit of jobs that state none.
         pipeline_name: The name of the pipeline.
+
+    Raises:
+        LimitExceeded: the addresses of its sources take too much to evaluate.
     """
     run_id = new_id()
     variables = {**spec.variables, **trigger.variables}
     env = run_env(variables, trigger.branch, trigger.commit_sha, namespace)
     base = _Base(run_id, pipeline_id, env, trigger, new_id)
     asks = bool(trigger.branch or trigger.commit_sha)
-    asked = asked_sources(spec, base.context(variables, namespace, pipeline_name), trigger.repository) if asks else ()
+    placed = [
+        [PlacedJob(new_id(), job, cell, stage.name) for job in stage.jobs for cell in job_cells(job)]
+        for stage in spec.stages
+    ]
+    context = base.context(variables, namespace, pipeline_name)
+    of_run = _sources_of_run(list(chain.from_iterable(placed)), context, trigger)
     jobs: list[NewJob] = []
     stages: list[NewStage] = []
     for stage_index, stage in enumerate(spec.stages):
         first = len(jobs)
         by_name: dict[str, list[UUID]] = {}
-        for job in stage.jobs:
-            for cell in job_cells(job):
-                place = len(jobs)
-                limit = job.timeout_ms or job_timeout_ms
-                new = base.job(job, cell, stage_index, place, limit, is_asked=place in asked)
-                jobs.append(new)
-                by_name.setdefault(job.name, []).append(new.id)
+        for job in placed[stage_index]:
+            place = len(jobs)
+            limit = job.spec.timeout_ms or job_timeout_ms
+            jobs.append(base.job(job, stage_index, place, limit, of_run=place in of_run))
+            by_name.setdefault(job.spec.name, []).append(job.id)
         for place in range(first, len(jobs)):
             wanted = jobs[place].spec.depends_on
             if wanted:
@@ -226,9 +238,24 @@ def instantiate(
         stages=tuple(stages),
         jobs=tuple(jobs),
         timeout_ms=spec.timeout_ms,
-        pins=_pins(trigger) if asked else {},
-        not_cloned=NOT_CLONED if asks and not asked and any(job.source for _, job in spec.jobs()) else "",
+        pins=_pins(trigger) if of_run else {},
+        not_cloned=NOT_CLONED if asks and not of_run and any(job.source for _, job in spec.jobs()) else "",
     )
+
+
+def _sources_of_run(jobs: Sequence[PlacedJob], context: Context, trigger: Trigger) -> Collection[int]:
+    """Return the places of the jobs whose source is what the run is about: its commit is that of the run.
+
+    Where the run is asked for nothing it is the first source of the repository, and those that name the same branch.
+    """
+    if trigger.branch or trigger.commit_sha:
+        return asked_sources(jobs, context, trigger.repository)
+    try:
+        places = sorted(asked_sources(jobs, context, trigger.repository))
+    except LimitExceeded:
+        return ()  # nothing of the clones depends on it here
+    branches = {place: source.branch for place in places if (source := jobs[place].spec.source) is not None}
+    return [place for place in places if branches[place] == branches[places[0]]]
 
 
 def run_env(variables: Mapping[str, str], branch: str, commit_sha: str, namespace: str) -> dict[str, str]:
@@ -303,13 +330,15 @@ def _secrets(given: Mapping[str, str], named: frozenset[str], written: Collectio
 
 
 def _pins(trigger: Trigger) -> dict[str, str]:
-    return {ASKED: trigger.commit_sha} if trigger.commit_sha else {OWN: ""}
+    if trigger.commit_sha:
+        return {ASKED: trigger.commit_sha}
+    return {OWN: ""} if trigger.branch else {FIRST: ""}
 
 
 def steps_of(job: JobSpec, trigger: Trigger | None) -> list[tuple[StepSpec, str]]:
     """Return the steps of a job in order, those that clone its source and serve its target too, each with its kind.
 
-    `trigger`: that whose branch and commit the source takes; None: it takes none.
+    `trigger`: that whose branch and commit the source takes, as far as it names them; None: it takes none.
     """
     steps = [(step, "") for step in job.steps]
     if job.source is not None:
@@ -353,10 +382,8 @@ class _Base:
             outcome=Outcome.SUCCESS,
         )
 
-    def job(
-        self, spec: JobSpec, cell: Cell, stage_index: int, index: int, timeout_ms: int | None, *, is_asked: bool
-    ) -> NewJob:
-        job_id = self.new_id()
+    def job(self, placed: PlacedJob, stage_index: int, index: int, timeout_ms: int | None, *, of_run: bool) -> NewJob:
+        job_id, spec, cell = placed.id, placed.spec, placed.cell
         name = cell_name(spec.name, cell)
         steps = tuple(
             new_step(
@@ -373,7 +400,7 @@ class _Base:
                 cell=cell,
                 kind=kind,
             )
-            for place, (step, kind) in enumerate(steps_of(spec, self.trigger if is_asked else None))
+            for place, (step, kind) in enumerate(steps_of(spec, self.trigger if of_run else None))
         )
         return NewJob(job_id, name, spec, cell, stage_index, index, steps, timeout_ms)
 

@@ -1,4 +1,7 @@
-"""The brake on mass lapses: when most agents fall silent together, it is the network or the server that is away."""
+"""The brake on mass lapses: when most agents fall silent together, it is the network or the server that is away.
+
+Agents are counted, not what they run: one that runs much and ends alone is no sign of anything (ADR 0018).
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from arcentra_server.domain import rollup
 from arcentra_server.domain.errors import InvalidTransition, LeaseLost, NotLeased
 from arcentra_server.domain.execution import (
     ASKED,
+    FIRST,
     OWN,
     CancelCause,
     CancelCommand,
@@ -448,13 +449,14 @@ class Ledger(LedgerRepairs):
         run = self.runs[step.run_id]
         if not commit or (step.pin == OWN and ASKED in run.pins):
             return True
-        if not run.pins.get(step.pin):
-            self._touch_run(run)
-            self.extended_runs.add(run.id)
-            if step.pin == OWN or OWN not in run.pins:
-                run.commit_sha = run.commit_sha or commit
-            run.pins[step.pin] = commit
-        return run.pins[step.pin] == commit
+        if run.pins.get(step.pin, "") not in ("", commit):
+            return False
+        self._touch_run(run)
+        self.extended_runs.add(run.id)
+        run.pins[step.pin] = commit
+        if step.of_run or not run.pins.keys() & {OWN, FIRST}:
+            run.commit_sha = run.commit_sha or commit
+        return True
 
     def _repeat_moved(self, step: StepState) -> None:
         """Begin a job again that cloned another commit than the run keeps to, as the branch moved meanwhile."""

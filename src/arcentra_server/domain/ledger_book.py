@@ -120,20 +120,33 @@ class LedgerBook:
                 self._pending.setdefault(step.job_id, []).append(step)
 
     def before(self, run_id: UUID, index: int) -> Before:
-        """Return what came of the stages before one, which have ended, as far as they are loaded.
+        """Return what came of the stages before one, which have ended, as far as they are loaded or it was noted.
 
         It goes on from where it was asked the last time, as a run may have thousands of stages that end together.
         """
-        known = self._before.get(run_id, Before())
-        if known.index > index:
-            known = Before()
+        known = self.known_before(run_id, index)
         outcome, walled = known.outcome, known.walled
         for place in range(known.index, index):
             if (stage := self.stages.get((run_id, place))) is not None:
                 outcome = rollup.graver(outcome, stage.outcome)
             walled = walled or any(job.walled for job in self.jobs_of_stage.get((run_id, place), ()))
-        self._before[run_id] = Before(index, outcome, walled)
-        return self._before[run_id]
+        return self.note_before(run_id, Before(index, outcome, walled))
+
+    def known_before(self, run_id: UUID, index: int) -> Before:
+        """Return what was asked or noted last of the stages before one, or before an earlier one."""
+        known = self._before.get(run_id, Before())
+        return known if known.index <= index else Before()
+
+    def note_before(self, run_id: UUID, before: Before) -> Before:
+        """Take what came of the stages before one, also of those of their jobs that are not loaded; return it."""
+        self._before[run_id] = before
+        return before
+
+    def refused_stages(self, run_id: UUID) -> list[int]:
+        """Return the stages of a run, which is loaded whole, whose gate was refused."""
+        return [
+            stage.index for stage in self.stages.values() if stage.run_id == run_id and stage.gate is GateState.REJECTED
+        ]
 
     # Bookkeeping
 

@@ -1,11 +1,21 @@
 """What a ledger does about rows that do not fit together. None of it happens unless something broke a rule before.
 
-Each repair goes by the transition tables, and tells of itself in an event.
+Each repair goes by the transition tables, and tells of itself in an event. An agent that may still run what is ended is
+told to stop it.
 """
 
 from __future__ import annotations
 
-from arcentra_server.domain.execution import Closing, Event, JobState, Release, Resource, RunState, StepState
+from arcentra_server.domain.execution import (
+    CancelCommand,
+    Closing,
+    Event,
+    JobState,
+    Release,
+    Resource,
+    RunState,
+    StepState,
+)
 from arcentra_server.domain.ledger_turns import LedgerTurns
 from arcentra_server.domain.states import FailureReason, GateState, RunStatus, StepStatus
 
@@ -22,6 +32,10 @@ class LedgerRepairs(LedgerTurns):
         step.error_message = f"{REPAIRED}the step ran, and no agent held it"
         step.failure_reason = FailureReason.AGENT_LOST
         self.tell_repair(step, "it ran, and no agent held it")
+        self._stop_process(step)
+        if step.agent_id is not None:
+            # Its slot may be that of another step by now: what comes next waits in the queue until there is one.
+            self.barred_agents.add(step.agent_id)
         self._finish(step, StepStatus.FAILED)
         return True
 
@@ -51,12 +65,15 @@ class LedgerRepairs(LedgerTurns):
         job.closing, job.error_message = Closing.CANCELLED, f"{REPAIRED}its run had ended"
         for step in self._pending.get(job.id, []):
             if not step.status.terminal:
+                self._stop_process(step)
                 if step.lease is not None or step.status is StepStatus.QUEUED:
                     self._end_lease(step, "repaired")
                 step.failure_reason = FailureReason.CANCELLED
                 self._set_step(step, StepStatus.CANCELLED)
         if job.agent_id is not None:
             self.releases.append(Release(job.agent_id, job.id))
+        if job.concurrency:
+            self.released_keys.append(job.id)
         job.completed_steps, job.running_steps, job.outcome = job.total_steps, 0, RunStatus.CANCELLED
         self._tell_of_job(job, "its run had ended")
         self._set_job(job, RunStatus.CANCELLED)
@@ -74,6 +91,23 @@ class LedgerRepairs(LedgerTurns):
         """End a run whose jobs have all ended, and that was left as it was."""
         if run.status.terminal or run.completed_jobs != run.total_jobs:
             return False
+        self.events.append(
+            Event(
+                Resource.RUN,
+                run.pipeline_id,
+                run.id,
+                None,
+                None,
+                None,
+                run.status.value,
+                run.status.value,
+                run.total_jobs,
+                run.completed_jobs,
+                run.failed_jobs,
+                run.running_jobs,
+                message=f"{REPAIRED}its jobs had ended, and it had not",
+            )
+        )
         self._finish_run(run)
         return True
 
@@ -93,6 +127,12 @@ class LedgerRepairs(LedgerTurns):
                 message=f"{REPAIRED}{what}",
             )
         )
+
+    def _stop_process(self, step: StepState) -> None:
+        """Let the agent of a step that is ended know: the one that was given it, or that started it."""
+        agent_id = step.lease.agent_id if step.lease is not None else step.agent_id
+        if agent_id is not None and step.status in (StepStatus.QUEUED, StepStatus.RUNNING):
+            self.cancels.append(CancelCommand(agent_id, step.id, f"{REPAIRED}the step was ended"))
 
     def _tell_of_job(self, job: JobState, what: str) -> None:
         pipeline_id, status = self.runs[job.run_id].pipeline_id, job.status.value

@@ -13,19 +13,36 @@ PATHS_TOO_MANY = "the rule for paths was not applied: to compare all files that 
 MOST_COMPARED = 2_000_000
 """How many characters of paths are compared with globs for one delivery, each with each glob it may match: some seconds."""
 
+MOST_COMPARED_NAMES = 500_000
+"""The same of names of repositories, branches and tags."""
+
 _SHOWN_GLOBS = 200
 
 
 @dataclass(slots=True)
 class Effort:
-    """What is left of `MOST_COMPARED` for the triggers of one delivery."""
+    """What is left of `MOST_COMPARED` and, in `names`, of `MOST_COMPARED_NAMES` for the triggers of one delivery.
+
+    They are apart: a push of many files must not keep triggers from comparing its branch.
+    """
 
     left: int = MOST_COMPARED
+    names: int = MOST_COMPARED_NAMES
 
     def allows(self, cost: int) -> bool:
-        """Take a cost off what is left; answer whether there was that much."""
+        """Take the cost of paths off what is left; answer whether there was that much."""
         self.left -= cost
         return self.left >= 0
+
+    def allows_name(self, cost: int) -> bool:
+        """Take the cost of a name off what is left if there is that much; answer whether there was.
+
+        One that is too much takes nothing: by it a trigger is left out, and the next one is not.
+        """
+        if cost > self.names:
+            return False
+        self.names -= cost
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +59,36 @@ def match(trigger: EventTrigger, event: ForgeEvent, effort: Effort) -> Match:
     Args:
         trigger: The trigger.
         event: What a delivery tells.
-        effort: Of the delivery, for all triggers; when it is used up, a rule for paths is not applied.
+        effort: Of the delivery, for all triggers; when it is used up, a rule for paths is not applied, and any other rule
+            leaves the event out.
     """
     if event.kind not in trigger.events:
         return Match(fires=False, reason=f"events: {event.kind} is not one of {', '.join(trigger.events)}")
     if event.ignored:
         return Match(fires=False, reason=event.ignored)
-    left_out = _left_out("repos", "repository", event.repo, trigger.repos)
+    left_out = _left_out("repos", "repository", event.repo, trigger.repos, effort)
     if left_out:
         return Match(fires=False, reason=left_out)
     if event.kind == Kind.TAG:
-        left_out = _left_out("tags", "tag", event.tag, trigger.tags)
+        left_out = _left_out("tags", "tag", event.tag, trigger.tags, effort)
     else:
-        left_out = _left_out("branches", "branch", event.branch, trigger.branches)
+        left_out = _left_out("branches", "branch", event.branch, trigger.branches, effort)
         # The tag of an event that is neither is for a generic hook to tell.
-        left_out = left_out or (_left_out("tags", "tag", event.tag, trigger.tags) if event.tag else "")
+        left_out = left_out or (_left_out("tags", "tag", event.tag, trigger.tags, effort) if event.tag else "")
     if left_out:
         return Match(fires=False, reason=left_out)
     return _match_paths(trigger, event, effort)
 
 
-def _left_out(rule: str, what: str, text: str, globs: tuple[str, ...]) -> str:
+def _left_out(rule: str, what: str, text: str, globs: tuple[str, ...], effort: Effort) -> str:
     if not globs:
         return ""
     if not text:
         return f"{rule}: the event has no {what}"
-    return "" if read_globs(globs).passes(text) else f"{rule}: {text} does not pass {_shown(globs)}"
+    wanted = read_globs(globs)
+    if not effort.allows_name(wanted.cost(text)):
+        return f"{rule}: to compare the {what} with all globs of all triggers takes too long"
+    return "" if wanted.passes(text) else f"{rule}: {text} does not pass {_shown(globs)}"
 
 
 def _match_paths(trigger: EventTrigger, event: ForgeEvent, effort: Effort) -> Match:

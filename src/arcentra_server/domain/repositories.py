@@ -36,7 +36,8 @@ def same_repository(one: str, other: str) -> bool:
     """Answer whether two addresses are of one repository, however it is reached.
 
     Scheme, user, `.git` and slashes at the ends do not count, and of the ports of SSH and HTTP each only among its own:
-    they differ anyway. At a host neither the case of its name counts nor that of the path, as at all code hosts.
+    they differ anyway. At a host neither the case of its name counts nor that of the path, as at all code hosts. Of a path
+    without a host the slash in front counts: without one it is another folder.
     """
     return _Place.of(one).is_like(_Place.of(other))
 
@@ -69,17 +70,18 @@ class _Place:
         if "://" not in address:
             found = _SHORT_SSH.fullmatch(address)
             if found is None:
-                return cls("", None, _trimmed(address))
+                return cls("", None, _folder(address))
             return cls(found[1].strip("[]").casefold(), None, _trimmed(found[2]), by_ssh=True)
         try:
             parts = urlsplit(address)
             host, port = parts.hostname or "", parts.port
         except ValueError:  # it is no address, so it is only like itself
-            return cls("", None, _trimmed(address))
+            return cls("", None, _folder(address))
         scheme = parts.scheme.removeprefix("git+").removesuffix("+git")
         if scheme == "file":
             host = ""
-        return cls(host, None if port == _PORTS.get(scheme) else port, _trimmed(parts.path), by_ssh=scheme == "ssh")
+        path = _trimmed(parts.path) if host else _folder(parts.path)
+        return cls(host, None if port == _PORTS.get(scheme) else port, path, by_ssh=scheme == "ssh")
 
     def is_like(self, other: _Place) -> bool:
         if self.host != other.host or (self.by_ssh == other.by_ssh and self.port != other.port):
@@ -91,3 +93,8 @@ class _Place:
 
 def _trimmed(path: str) -> str:
     return path.strip("/").removesuffix(".git").rstrip("/")
+
+
+def _folder(path: str) -> str:
+    """Return a path without a host, which is another one with a slash in front than without."""
+    return f"/{_trimmed(path)}" if path.startswith("/") else _trimmed(path)

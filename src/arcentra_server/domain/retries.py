@@ -8,27 +8,47 @@ from uuid import UUID
 from arcentra_server.domain import rollup
 from arcentra_server.domain.errors import InvalidTransition
 from arcentra_server.domain.execution import JobState, Waiting
+from arcentra_server.domain.ledger_turns import end_of
 from arcentra_server.domain.states import GateState, RunStatus
 
 Needs = Mapping[UUID, Collection[UUID]]
 """For each job run those that it depends on."""
 
 
-def with_dependants(retried: Iterable[JobState], jobs: Sequence[JobState], needs: Needs) -> list[JobState]:
+def with_dependants(
+    retried: Iterable[JobState], jobs: Sequence[JobState], needs: Needs, *, refused_stages: Collection[int]
+) -> list[JobState]:
     """Return jobs to retry, in order, with those that were skipped because of them: in their stage, and in later ones.
 
-    What was refused in a later stage goes with them too: its gate is asked again, as those before later stages are.
+    What was refused in a later stage goes with them too: its gate is asked again, as those before later stages are. So it
+    does where the gate before their own stage was refused, as this is asked again for all that was skipped there.
+
+    Args:
+        retried: The jobs.
+        jobs: All of the run.
+        needs: What they depend on.
+        refused_stages: The stages whose gate was refused.
+
+    Raises:
+        InvalidTransition: one of them would be skipped again, as it depends on a job that ended without its approval.
     """
-    chosen = {job.id for job in retried}
-    first = min((job.stage_index for job in jobs if job.id in chosen), default=0)
+    asked = list(retried)
+    chosen = {job.id for job in asked}
+    first = min((job.stage_index for job in asked), default=0)
     skipped = [job for job in jobs if job.status is RunStatus.SKIPPED]
     later = [*skipped, *(job for job in jobs if job.gate is GateState.REJECTED)]
     chosen |= {job.id for job in later if job.stage_index > first}
+    if first in refused_stages:
+        chosen |= {job.id for job in skipped if job.stage_index == first}
     while True:
         more = {job.id for job in skipped if job.id not in chosen and chosen.intersection(needs.get(job.id, ()))}
         if not more:
-            return _in_order(job for job in jobs if job.id in chosen)
+            break
         chosen |= more
+    walls = {job.id for job in jobs if job.id not in chosen and job.status.terminal and end_of(job).walled}
+    if any(walls.intersection(needs.get(job.id, ())) for job in asked):
+        raise InvalidTransition("a job that it depends on ended without its approval: retry that one")
+    return _in_order(job for job in jobs if job.id in chosen)
 
 
 def to_retry(
@@ -46,7 +66,7 @@ def to_retry(
         return _in_order(jobs)
     failed = [job for job in jobs if rollup.blocks(job.status)]
     refused = [job for job in jobs if job.status is RunStatus.SKIPPED and job.stage_index in refused_stages]
-    return with_dependants([*failed, *refused], jobs, needs)
+    return with_dependants([*failed, *refused], jobs, needs, refused_stages=refused_stages)
 
 
 def open_needs(retried: Iterable[JobState], jobs: Sequence[JobState], needs: Needs) -> dict[UUID, int]:
@@ -68,7 +88,9 @@ def open_needs(retried: Iterable[JobState], jobs: Sequence[JobState], needs: Nee
 
 
 def _has_not_had_its_turn(job: JobState) -> bool:
-    return job.status is RunStatus.PENDING and job.waits_for in (Waiting.STAGE, Waiting.APPROVAL, Waiting.NEEDS)
+    # One that waits at its own gate has ended its steps, though none of them may have run.
+    waits = job.waits_for in (Waiting.STAGE, Waiting.APPROVAL, Waiting.NEEDS) and job.gate is not GateState.WAITING
+    return job.status is RunStatus.PENDING and waits
 
 
 def _in_order(jobs: Iterable[JobState]) -> list[JobState]:

@@ -40,6 +40,7 @@ class Connection:
         self._write = write
         self._welcome: Welcome | None = None
         self._outbox = parts.channels.open(agent_id, pulls=False)
+        self._opened_at = asyncio.get_running_loop().time()
         self._batched = False
         self._beats = 0
         self._unsettled: deque[asyncio.Future[list[Verdict]]] = deque()
@@ -152,7 +153,9 @@ class Connection:
         # Only a heartbeat says which steps the agent has; a message without one says nothing of the others.
         names_steps = self._batched and message.HasField("heartbeat")
         kept = _kept_jobs(message.heartbeat)
-        news = await self._parts.dispatch.catch_up(self._agent_id, running, kept, names_steps=names_steps)
+        news = await self._parts.dispatch.catch_up(
+            self._agent_id, running, kept, names_steps=names_steps, opened_at=self._opened_at
+        )
         crashpoint("connect.caught_up")
         for dispatch in news.dispatches:
             self._outbox.dispatch(dispatch)

@@ -137,6 +137,11 @@ def check_policy(registered: Iterable[str], policy: Collection[str] = POLICY) ->
         raise RuntimeError(f"rpc/policy.py: methods without a row {unlisted}, rows without a method {stale}")
 
 
+def may_change_pipelines(role: Role) -> bool:
+    """Answer whether callers of a role may change the definition of a pipeline."""
+    return role in POLICY["/pipeline.v1.PipelineService/UpdatePipeline"]
+
+
 def refusal(role: Role, allowed: Collection[Role]) -> str:
     """Return what to say to a caller whose role may not call a method: which roles may."""
     *others, last = (one.value for one in Role if one in allowed)

@@ -18,20 +18,20 @@ class Welcome:
     same as long as it is open, so that this need not be looked up again.
     """
 
-    def __init__(self, outbox: Outbox, standing: Standing, rotate_in: float | None) -> None:
+    def __init__(self, outbox: Outbox, rotate_in: float | None) -> None:
         self._outbox = outbox
-        self._standing = standing
         self._rotate_at = None if rotate_in is None else asyncio.get_running_loop().time() + rotate_in
 
     def beaten(self, standing: Standing | None) -> None:
-        """Take what a heartbeat answered: the channel of an agent that has left ends, others are told what is new."""
+        """Take what a heartbeat answered: the channel of an agent that has left ends, others are told what is new.
+
+        New is what differs from what the agent was told last, whoever told it: operators may ask any server.
+        """
         if standing is None:
             self._outbox.fail(Unauthenticated(REVOKED))
             return
         rotate = self._rotate_at is not None and asyncio.get_running_loop().time() >= self._rotate_at
-        if rotate or standing != self._standing:
-            self._standing = standing
-            self._outbox.change(standing, rotate=rotate)
+        self._outbox.change(standing, rotate=rotate)
 
 
 async def welcome(parts: AgentParts, outbox: Outbox, token_id: str) -> Welcome:
@@ -43,4 +43,4 @@ async def welcome(parts: AgentParts, outbox: Outbox, token_id: str) -> Welcome:
     """
     briefing = await parts.agents.admit(outbox.agent_id, token_id)
     outbox.brief(parts.settings.at(briefing))
-    return Welcome(outbox, briefing.standing, briefing.rotate_in)
+    return Welcome(outbox, briefing.rotate_in)

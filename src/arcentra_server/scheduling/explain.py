@@ -1,4 +1,4 @@
-"""`explain`: for every agent why it does or does not take a step run, and the whole in one sentence. Pure."""
+"""`explain`: for every agent why it does or does not take a step run, and the whole in a word and a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from uuid import UUID
 from arcentra_server.domain.fleet import in_words
 from arcentra_server.domain.labels import LabelSet
 from arcentra_server.domain.selectors import Selector
-from arcentra_server.scheduling.reasons import Obstacle
+from arcentra_server.scheduling.plan import AgentSlots, QueuedStep, Snapshot, Takes, plan
+from arcentra_server.scheduling.pools import Pools
+from arcentra_server.scheduling.reasons import Obstacle, WaitReason
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _LASTING = frozenset({Obstacle.LABEL, Obstacle.RESERVED, Obstacle.OTHER_AGENT})
@@ -77,6 +79,29 @@ def verdicts(selector: Selector, bound_to: UUID | None, agents: Sequence[AgentVi
     """
     found = [Verdict(agent.id, agent.name, tuple(_hindrances(selector, bound_to, agent, now))) for agent in agents]
     return sorted(found, key=_distance)
+
+
+def wait_reason(step: QueuedStep, selector: Selector, agents: Sequence[AgentView], now: float) -> WaitReason | None:
+    """Return why a plan for all agents would not place a step run of the queue; None when it would.
+
+    Args:
+        step: The step run.
+        selector: Its selector.
+        agents: All agents.
+        now: Seconds, of the clock of `step.ready_at`.
+    """
+    slots = [
+        AgentSlots(agent.id, agent.labels, max(0, agent.capacity - agent.running), _takes(agent), agent.online)
+        for agent in agents
+    ]
+    planned = plan(Snapshot([step], slots, Pools({step.selector_id: selector})), now)
+    return planned.waiting().get(step.step_run_id)
+
+
+def _takes(agent: AgentView) -> Takes:
+    if not agent.approved or agent.disabled:
+        return Takes.NOTHING
+    return Takes.BOUND if agent.drains else Takes.ALL
 
 
 def in_a_sentence(selector: Selector, bound_to: UUID | None, found: Sequence[Verdict]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -16,7 +17,7 @@ from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.tokens import TokenRow
-from arcentra_server.domain.errors import NotAdmitted, NotFound, Unauthenticated
+from arcentra_server.domain.errors import NotAdmitted, NotFound, Unauthenticated, WriteConflict
 from arcentra_server.domain.execution import CancelCommand, Event, Resource
 from arcentra_server.domain.identity import ParsedToken, Role, TokenKind, parse_token
 from arcentra_server.domain.ledger import Ledger
@@ -27,6 +28,7 @@ from arcentra_server.domain.token_maker import TokenMaker
 INVALID_REGISTRATION = "invalid registration token"
 REVOKED = "credential revoked"
 MOST_CANCELS = 1_000  # that one heartbeat is answered with
+REARM_ATTEMPTS = 5
 OVERLAP = timedelta(minutes=10)  # that a credential stays good after it was rotated
 
 
@@ -173,6 +175,9 @@ class AgentService:
             before = await agents.delete(tx, agent_id)
             if before is None:
                 raise NotFound("agent not found")
+            # From here on it is locked, and gets no more; what it got while the runs of those were waited for is here.
+            if not set(steps).issuperset(await contact.leased_steps(tx, [agent_id])):
+                raise WriteConflict("the agent was given a step run at the same time")
             await tokens.revoke_of_agent(tx, agent_id)
             await events.append(tx, [_event(agent_id, AgentStatus.OFFLINE, before, "unregistered")])
 
@@ -230,7 +235,18 @@ class AgentService:
         return in_force
 
     async def rearm(self) -> int:
-        """Give every agent one full lease time: called once when a server starts."""
+        """Give every agent one full lease time, and return how many got it: agents could not be heard of until now.
+
+        Raises:
+            WriteConflict: others locked agents, again and again.
+            Unavailable: the database is away.
+        """
+        for _ in range(REARM_ATTEMPTS - 1):
+            with suppress(WriteConflict):
+                return await self._rearm()
+        return await self._rearm()
+
+    async def _rearm(self) -> int:
         async with self._database.transaction() as tx:
             return await contact.rearm(tx, self._lease_seconds)
 

@@ -22,6 +22,7 @@ from arcentra_server.domain.states import FailureReason, StepStatus
 from arcentra_server.scheduling.plan import AgentSlots, Plan
 from arcentra_server.scheduling.pools import Pools
 
+LOCKED_SECONDS = 0.05  # until what was locked is looked at again: about as long as a slow commit takes
 MOST_PASSED = 1_000  # ids of selectors that were given out and not seen yet
 # Before a step run is placed again that was refused once, twice, and so on; refused once more it fails. Agents that
 # stop all at once refuse what reaches them, and are known to stop by the next heartbeat.
@@ -61,6 +62,7 @@ class DispatchService:
         self._last_selector = 0
         self._passed: list[int] = []
         self._head = QueueHead()
+        self._left: Collection[UUID] = ()  # step runs that the last pass with a plan could not claim
         # Two passes at once would count the same free slots.
         self._pass = asyncio.Lock()
 
@@ -105,11 +107,16 @@ class DispatchService:
 
     def _go_on(self, planned: Plan, claimed: Collection[UUID]) -> None:
         """Let another pass follow where this one may have left something that could be placed."""
-        if len(claimed) < len(planned.assignments):
-            self._head.forget([step for step, _ in planned.assignments if step not in claimed])
+        left = {step: agent for step, agent in planned.assignments if step not in claimed}
+        if left:
+            # Where an agent got nothing, it may be the agent that was locked, by its heartbeat, and not the step run.
+            served = {agent for step, agent in planned.assignments if step in claimed}
+            contested = [step for step, agent in left.items() if agent in served or step in self._left]
+            self._head.forget(contested)
+            asyncio.get_running_loop().call_later(LOCKED_SECONDS, self._bell.ring)
+        if len(claimed) >= MOST_READ or (left and contested):
             self._bell.ring()
-        elif len(claimed) >= MOST_READ:
-            self._bell.ring()
+        self._left = left.keys()
 
     async def fetch(self, agent_id: UUID, wanted: int, wait_seconds: float) -> list[Dispatch]:
         """Return up to `wanted` step runs for an agent that pulls, waiting for the first at most `wait_seconds`.
@@ -169,7 +176,13 @@ class DispatchService:
         await self._store.change(decide)
 
     async def catch_up(
-        self, agent_id: UUID, running: Sequence[UUID], kept_jobs: Sequence[UUID], *, names_steps: bool
+        self,
+        agent_id: UUID,
+        running: Sequence[UUID],
+        kept_jobs: Sequence[UUID],
+        *,
+        names_steps: bool,
+        opened_at: float | None = None,
     ) -> CatchUp:
         """Answer what an agent that connects has missed: keep or kill for each step it runs, and what it should have.
 
@@ -178,12 +191,15 @@ class DispatchService:
             running: The step runs whose process it has.
             kept_jobs: The job runs whose workspace it has.
             names_steps: Whether `running` is complete; a started step that it leaves out is then lost.
+            opened_at: When its channel was opened, in the time of the event loop; None for just now. What was leased
+                since, and started through another server, could not be in `running`.
         """
-        present = set(running)
+        present, clock = set(running), asyncio.get_running_loop().time
+        opened_at = clock() if opened_at is None else opened_at
 
         async def decide(tx: Tx, ledger: Ledger) -> CatchUp:
-            held = {row["step_run_id"]: row for row in await claims.held(tx, agent_id)}
-            started = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING]
+            held = {row["step_run_id"]: row for row in await claims.held(tx, agent_id, clock() - opened_at)}
+            started = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING and row["before"]]
             lost = [step for step in started if names_steps and step not in present]
             if lost:
                 await load_steps(tx, ledger, lost)

@@ -17,7 +17,9 @@ from arcentra_server.domain.execution import Waiting
 from arcentra_server.domain.fleet import in_words
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.domain.states import RunStatus, StepStatus
-from arcentra_server.scheduling.explain import AgentView, Verdict, in_a_sentence, verdicts
+from arcentra_server.scheduling.explain import AgentView, Verdict, in_a_sentence, verdicts, wait_reason
+from arcentra_server.scheduling.plan import QueuedStep
+from arcentra_server.scheduling.reasons import WaitReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,10 @@ class Blocking:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a step run waits, and since when. `rank` and `length` are 0 for one that is not in the queue."""
+    """Why a step run waits, and since when. `rank` and `length` are 0 for one that is not in the queue.
+
+    `reason`: why it is not placed; None for one that is not in the queue, or that an agent takes next.
+    """
 
     step: StepRow
     summary: str
@@ -44,6 +49,7 @@ class Explanation:
     conditions: Sequence[str] = ()
     blocking: Sequence[Blocking] = field(default_factory=list)
     verdicts: Sequence[Verdict] = field(default_factory=list)
+    reason: WaitReason | None = None
 
 
 class ExplainService:
@@ -81,6 +87,8 @@ async def _in_queue(tx: Tx, step: StepRow, place: QueuePlace) -> Explanation:
     agents, now = await explain.agents(tx), await explain.now(tx)
     selector = await explain.selector_of(tx, place.selector_id)
     found = verdicts(selector, place.bound_to, agents, now)
+    queued = QueuedStep(step.id, place.selector_id, place.bound_to, place.held, place.ready_at.timestamp())
+    reason = wait_reason(queued, selector, agents, now)
     blocking = []
     if place.held:
         blocking.append(Blocking("paused", "the run is paused", run_id=step.run_id))
@@ -92,7 +100,9 @@ async def _in_queue(tx: Tx, step: StepRow, place: QueuePlace) -> Explanation:
         rank, length = await _rank(tx, step.id, place, selector, agents)
     summary = "; ".join(one.detail for one in blocking) or in_a_sentence(selector, place.bound_to, found)
     conditions = [in_words(term) for term in selector.terms]
-    return Explanation(step, summary, place.queued_at, rank, length, place.priority, conditions, blocking, found)
+    return Explanation(
+        step, summary, place.queued_at, rank, length, place.priority, conditions, blocking, found, reason
+    )
 
 
 async def _rank(

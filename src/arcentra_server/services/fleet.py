@@ -14,6 +14,7 @@ from arcentra_server.domain.execution import Event, Resource
 from arcentra_server.domain.states import AgentStatus
 
 LARGEST_LABELS = 200  # that the server gives one agent
+LONGEST_MESSAGE = 1_024  # characters, of what an event tells of labels
 
 
 class FleetService:
@@ -39,25 +40,25 @@ class FleetService:
 
     async def approve(self, agent_id: UUID, actor: str) -> AgentRow:
         """Let an agent that waits for approval take step runs. Raises as `get`."""
-        return await self._want(agent_id, actor, approved=True)
+        return await self._want(agent_id, actor, "approved", approved=True)
 
     async def drain(self, agent_id: UUID, reason: str, actor: str) -> AgentRow:
         """Let an agent finish what it runs and take nothing new. Raises as `get`."""
-        return await self._want(agent_id, actor, drained=True, note=reason)
+        return await self._want(agent_id, actor, "drained", drained=True, note=reason)
 
     async def resume(self, agent_id: UUID, actor: str) -> AgentRow:
         """End what `drain` began. Raises as `get`."""
-        return await self._want(agent_id, actor, drained=False)
+        return await self._want(agent_id, actor, "resumed", drained=False)
 
     async def disable(self, agent_id: UUID, reason: str, actor: str) -> AgentRow:
         """Let an agent take nothing at all; what it runs goes on. Raises as `get`."""
-        return await self._want(agent_id, actor, disabled=True, note=reason)
+        return await self._want(agent_id, actor, "disabled", disabled=True, note=reason)
 
     async def enable(self, agent_id: UUID, actor: str) -> AgentRow:
         """End what `disable` began. Raises as `get`."""
-        return await self._want(agent_id, actor, disabled=False)
+        return await self._want(agent_id, actor, "enabled", disabled=False)
 
-    async def set_labels(self, agent_id: UUID, labels: Mapping[str, str], *, merge: bool) -> AgentRow:
+    async def set_labels(self, agent_id: UUID, labels: Mapping[str, str], actor: str, *, merge: bool) -> AgentRow:
         """Set the labels that the server gives an agent; with `merge` the others stay, and an empty value removes one.
 
         Raises:
@@ -65,10 +66,12 @@ class FleetService:
             ValidationError: it would have too many.
         """
         async with self._database.transaction() as tx:
-            given = await agents.set_server_labels(tx, agent_id, labels, merge=merge)
-            if given is not None and len(given) > LARGEST_LABELS:
-                raise ValidationError.at("labels", f"the agent would have {len(given)}, more than {LARGEST_LABELS}")
+            before, after = await agents.set_server_labels(tx, agent_id, labels, merge=merge) or ({}, {})
+            if len(after) > LARGEST_LABELS:
+                raise ValidationError.at("labels", f"the agent would have {len(after)}, more than {LARGEST_LABELS}")
             row = await _existing(tx, agent_id)
+            if before != after:
+                await events.append(tx, [_event(agent_id, row.status, row.status, _changes(before, after), actor)])
         self._store.announce_new_work()
         return row
 
@@ -76,6 +79,7 @@ class FleetService:
         self,
         agent_id: UUID,
         actor: str,
+        what: str,
         *,
         approved: bool | None = None,
         disabled: bool | None = None,
@@ -90,6 +94,10 @@ class FleetService:
                 if status is not before:
                     await contact.set_status(tx, {agent_id: status})
                     await events.append(tx, [_event(agent_id, status, before, changed["note"], actor)])
+                elif changed["changed"]:
+                    # Its state does not say it: it is away, or something else that is wanted of it comes first.
+                    message = f"{what}: {note}" if note else what
+                    await events.append(tx, [_event(agent_id, status, status, message, actor)])
             row = await _existing(tx, agent_id)
         self._store.announce_new_work()
         return row
@@ -100,6 +108,13 @@ async def _existing(tx: Tx, agent_id: UUID) -> AgentRow:
     if row is None:
         raise NotFound(f"agent {str(agent_id)!r} not found")
     return row
+
+
+def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """Return what changed of labels, as it is given to `arcentra agent label`."""
+    given = [f"{name}={value}" for name, value in sorted(after.items()) if before.get(name) != value]
+    text = "labels: " + " ".join([*given, *(f"{name}-" for name in sorted(before.keys() - after.keys()))])
+    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"
 
 
 def _event(agent_id: UUID, status: AgentStatus, before: AgentStatus, message: str, actor: str) -> Event:

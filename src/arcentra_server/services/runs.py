@@ -79,9 +79,11 @@ class RunService:
             if await pipelines.get(tx, run.pipeline_id, lock=True) is None:
                 raise InvalidTransition("the pipeline is deleted")
             needs = await new_steps.needs_of_run(tx, run_id)
-            refused = [index for (_, index), stage in ledger.stages.items() if stage.gate is GateState.REJECTED]
             jobs = to_retry(
-                list(ledger.jobs.values()), needs, refused_stages=refused, everything=scope is RetryScope.ALL
+                list(ledger.jobs.values()),
+                needs,
+                refused_stages=ledger.refused_stages(run_id),
+                everything=scope is RetryScope.ALL,
             )
             if not jobs:
                 raise InvalidTransition("every job of the run ended well: retry all of it, or trigger it again")
@@ -197,7 +199,7 @@ class RunService:
         """Take what the agent that holds a job says of it, and where its artifacts are.
 
         Raises:
-            NotLeased: the job is unknown, or another agent's.
+            NotLeased: the job is unknown, or the agent ran no step of it.
             LeaseLost: the agent was lost while it ran a step of the job.
             InvalidTransition: the job has not ended in the way that is reported.
         """
@@ -208,15 +210,15 @@ class RunService:
                 raise NotLeased(NOT_LEASED)
             await load_run(tx, ledger, run_id)
             job = ledger.jobs[report.job_id]
-            is_holder = job.agent_id == report.agent_id
-            if not is_holder and not await step_runs.held_job_before(tx, job.id, report.agent_id):
+            in_force = await step_runs.part_in_job(tx, job.id, report.agent_id)
+            if in_force is None:
                 raise NotLeased(NOT_LEASED)
             if job.failure_reason is FailureReason.AGENT_LOST and await step_runs.lost_by(tx, job.id, report.agent_id):
                 raise LeaseLost(LEASE_LOST)  # it is back, and changes nothing any more
-            if is_holder:
+            if job.agent_id == report.agent_id:
                 _take(ledger, job, report)
             # What an earlier attempt left behind is kept; of the one in force its agent has no say any more.
-            await artifacts.store(tx, job.id, report.artifact_uris or {}, new_id)
+            await artifacts.store(tx, job.id, report.artifact_uris or {}, new_id, in_force=in_force)
 
         await self._store.change(decide)
 

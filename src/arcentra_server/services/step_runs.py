@@ -184,7 +184,8 @@ class StepRunService:
             if await pipelines.get(tx, run.pipeline_id, lock=True) is None:
                 raise InvalidTransition("the pipeline is deleted")
             needs = await new_steps.needs_of_run(tx, run.id)
-            jobs = with_dependants([job], list(ledger.jobs.values()), needs)
+            refused = ledger.refused_stages(run.id)
+            jobs = with_dependants([job], list(ledger.jobs.values()), needs, refused_stages=refused)
             await runs.add_actor(tx, run.id, actor)
             attempts = await new_steps.copy_attempts(tx, [one.id for one in jobs], new_id)
             ledger.reopen(run, jobs, attempts, open_needs(jobs, list(ledger.jobs.values()), needs))

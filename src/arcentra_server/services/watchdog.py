@@ -15,7 +15,9 @@ from arcentra_server.db.engine import Tx
 from arcentra_server.db.execution import load_run, load_steps
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.domain.errors import Unavailable
+from arcentra_server.domain.execution import JobState
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.ledger_repairs import REPAIRED
 
 LARGEST_BATCH = 100
 _log = structlog.get_logger()
@@ -23,14 +25,17 @@ _log = structlog.get_logger()
 Count = Callable[[str, int], None]
 """Is told of repairs: their kind, and how many."""
 
+_Job = tuple[UUID, UUID]
+"""A job run, after its run."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Something that must never be: what it is called, how it is found, and what is done about it."""
+    """Something that must never be: what it is called, how it is found without what rests, and what is done about it."""
 
     name: str
-    find: Callable[[Tx, int], Awaitable[list[Any]]]
-    act: Callable[[Tx, Ledger, Sequence[Any]], Awaitable[int]]
+    find: Callable[[Tx, list[Any], int], Awaitable[list[Any]]]
+    act: Callable[[Tx, Ledger, Sequence[Any]], Awaitable[list[Any]]]
     bad: BadRows = field(default_factory=lambda: BadRows("watchdog"))
 
 
@@ -45,6 +50,7 @@ class Watchdog:
             _Rule("step_not_in_queue", invariants.unqueued_steps, _queue_again),
             _Rule("stray_queue_row", invariants.stray_queue_rows, _take_from_queue),
             _Rule("slot_without_step", invariants.stray_leases, _end_leases),
+            _Rule("step_of_left_agent", invariants.left_leases, _lose),
             _Rule("job_of_ended_run", invariants.left_jobs, _end_left_jobs),
             _Rule("stalled_job", invariants.stalled_jobs, _end_stalled_jobs),
             _Rule("stalled_run", invariants.stalled_runs, _end_stalled_runs),
@@ -62,7 +68,7 @@ class Watchdog:
         for rule in self._rules:
             try:
                 async with self._store.database.transaction(snapshot=True) as tx:
-                    rows = await rule.find(tx, LARGEST_BATCH)
+                    rows = await rule.find(tx, rule.bad.all_passed_over(), LARGEST_BATCH)
                 answers, failed = await rule.bad.each(self._store, rows, rule.act)
             except Unavailable:
                 raise
@@ -70,61 +76,76 @@ class Watchdog:
                 errors.append(error)
                 continue
             errors += failed.values()
-            if done := sum(answers):
-                _log.error("repaired", rule=rule.name, count=done, rows=[str(row) for row in rows])
-                self._count(rule.name, done)
-                repaired += done
+            if done := [row for answer in answers for row in answer]:
+                _log.error("repaired", rule=rule.name, count=len(done), rows=[_named(row) for row in done])
+                self._count(rule.name, len(done))
+                repaired += len(done)
         if errors:
             raise ExceptionGroup("some of what does not fit together could not be put right", errors)
         return repaired
 
 
-async def _fail_unheld(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> int:
+def _named(row: UUID | _Job) -> str:
+    """Return a step or a run by its id, a job by its own."""
+    return str(row[1] if isinstance(row, tuple) else row)
+
+
+async def _fail_unheld(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> list[UUID]:
     await load_steps(tx, ledger, step_ids)
-    return sum(ledger.fail_unheld(ledger.steps[one]) for one in step_ids if one in ledger.steps)
+    return [one for one in step_ids if one in ledger.steps and ledger.fail_unheld(ledger.steps[one])]
 
 
-async def _queue_again(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> int:
+async def _queue_again(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> list[UUID]:
     await load_steps(tx, ledger, step_ids)
-    return sum(ledger.queue_again(ledger.steps[one]) for one in await invariants.still_unqueued(tx, step_ids))
+    unqueued = await invariants.still_unqueued(tx, step_ids)
+    return [one for one in unqueued if ledger.queue_again(ledger.steps[one])]
 
 
-async def _take_from_queue(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> int:
+async def _take_from_queue(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> list[UUID]:
     await load_steps(tx, ledger, step_ids)
     gone = await invariants.take_from_queue(tx, step_ids)
     for step_id in gone:
         ledger.tell_repair(ledger.steps[step_id], "it was in the queue without waiting there")
-    return len(gone)
+    return gone
 
 
-async def _end_leases(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> int:
+async def _end_leases(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> list[UUID]:
     await load_steps(tx, ledger, step_ids)
     ended = await invariants.end_leases(tx, step_ids)
     for step_id in ended:
         ledger.tell_repair(ledger.steps[step_id], "it had ended, and took a slot of its agent")
-    return len(ended)
+    return ended
 
 
-async def _end_left_jobs(tx: Tx, ledger: Ledger, jobs: Sequence[tuple[UUID, UUID]]) -> int:
-    await _load_runs(tx, ledger, jobs)
-    return sum(ledger.end_left_job(ledger.jobs[job_id]) for _, job_id in jobs if job_id in ledger.jobs)
+async def _lose(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> list[UUID]:
+    await load_steps(tx, ledger, step_ids)
+    steps = [ledger.steps[one] for one in step_ids if one in ledger.steps]
+    left = await invariants.left_agents(tx, [step.lease.agent_id for step in steps if step.lease is not None])
+    lost = [step for step in steps if step.lease is not None and step.lease.agent_id in left]
+    for step in lost:
+        ledger.tell_repair(step, "an agent held it that had left")
+        ledger.lose(step, f"{REPAIRED}the agent of the step had left")
+    return [step.id for step in lost]
 
 
-async def _end_stalled_jobs(tx: Tx, ledger: Ledger, jobs: Sequence[tuple[UUID, UUID]]) -> int:
-    await _load_runs(tx, ledger, jobs)
-    return sum(ledger.end_stalled_job(ledger.jobs[job_id]) for _, job_id in jobs if job_id in ledger.jobs)
+async def _end_left_jobs(tx: Tx, ledger: Ledger, jobs: Sequence[_Job]) -> list[_Job]:
+    return await _of_jobs(tx, ledger, jobs, ledger.end_left_job)
 
 
-async def _end_stalled_runs(tx: Tx, ledger: Ledger, run_ids: Sequence[UUID]) -> int:
-    runs = [await load_run(tx, ledger, run_id) for run_id in run_ids]
-    return sum(ledger.end_stalled_run(run) for run in runs if run is not None)
+async def _end_stalled_jobs(tx: Tx, ledger: Ledger, jobs: Sequence[_Job]) -> list[_Job]:
+    return await _of_jobs(tx, ledger, jobs, ledger.end_stalled_job)
 
 
-async def _release_keys(tx: Tx, ledger: Ledger, jobs: Sequence[tuple[UUID, UUID]]) -> int:
-    await _load_runs(tx, ledger, jobs)
-    return sum(ledger.release_left_key(ledger.jobs[job_id]) for _, job_id in jobs if job_id in ledger.jobs)
+async def _release_keys(tx: Tx, ledger: Ledger, jobs: Sequence[_Job]) -> list[_Job]:
+    return await _of_jobs(tx, ledger, jobs, ledger.release_left_key)
 
 
-async def _load_runs(tx: Tx, ledger: Ledger, jobs: Sequence[tuple[UUID, UUID]]) -> None:
+async def _of_jobs(tx: Tx, ledger: Ledger, jobs: Sequence[_Job], repair: Callable[[JobState], bool]) -> list[_Job]:
     for run_id in sorted({run_id for run_id, _ in jobs}):
         await load_run(tx, ledger, run_id)
+    return [job for job in jobs if job[1] in ledger.jobs and repair(ledger.jobs[job[1]])]
+
+
+async def _end_stalled_runs(tx: Tx, ledger: Ledger, run_ids: Sequence[UUID]) -> list[UUID]:
+    runs = [await load_run(tx, ledger, run_id) for run_id in run_ids]
+    return [run.id for run in runs if run is not None and ledger.end_stalled_run(run)]

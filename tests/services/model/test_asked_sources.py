@@ -6,7 +6,7 @@ from uuid import UUID
 
 from arcentra_server.domain.forge import Forge
 from arcentra_server.domain.instantiate import NOT_CLONED, Trigger
-from arcentra_server.domain.states import StepStatus, TriggerType
+from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
 from arcentra_server.rpc.convert.dispatch import complete
 from arcentra_server.services.pipelines import NewPipeline
 from arcentra_server.services.runs import RetryScope
@@ -116,6 +116,34 @@ async def test_what_a_person_asks_for_is_of_the_first_source(world: World) -> No
     told = await clone(world, agent, {"app": APP, "again": APP})
     assert told == {"lib": ("topic", "abcd"), "app": ("", ""), "again": ("", "")}
     assert (await run.row()).commit_sha == "abcd"
+
+
+async def test_commit_of_a_run_that_names_nothing_is_that_of_its_first_source(world: World) -> None:
+    agent = await world.agent("x", capacity=9)
+    cells = """
+      - name: lines
+        matrix: {line: [stable, next]}
+        source: {type: git, repo: "https://github.com/acme/lib", branch: "${{ matrix.line }}"}
+        steps: [{name: line1, uses: shell, args: {script: a}}]
+    """
+    run = await started(world, f"{ONLY_LIB}{OTHERS}{cells}")
+    await world.server.schedule()
+    sent = {complete(one).job_name: one for one in world.take(agent)}
+    for one in sent.values():
+        assert await world.report(one, StepStatus.RUNNING) is None
+    await world.end(sent["other"], outputs={"commit": APP})
+    await world.end(sent["lines (next)"], outputs={"commit": "3" * 40})
+    assert (await run.row()).commit_sha == ""
+    await world.end(sent["lines (stable)"], outputs={"commit": LIB})
+    assert (await run.row()).commit_sha == ""
+    await world.end(sent["lib"], outputs={"commit": LIB})
+    assert (await run.row()).commit_sha == LIB
+    assert await run.job_statuses() == [
+        RunStatus.RUNNING,
+        RunStatus.RUNNING,
+        RunStatus.PENDING,
+        *[RunStatus.RUNNING] * 2,
+    ]
 
 
 async def test_commit_of_a_run_is_that_of_the_repository_whose_branch_was_asked_for(world: World) -> None:

@@ -35,6 +35,7 @@ SHAPES = (
     ". ..[needs=a] .[needs=a;when=f] .[needs=b,c;when=a] | & .[when=a] .[allow] | .[when=s] .",
     "..a[retry=2] .[needs=a;allow] .[needs=b] | ..E .[when=e] .[when=E] .[when=t] | ?a",
     ".[gate] .[needs=a;when=a] .[needs=b;when=c] .. | & .. | .[when=a]",
+    "& .[gate] .[needs=a] . | & .[gate] . | .",
     "..[key=k] .[key=k] .a[key=k;when=a;needs=a] | .[key=k;retry=2;on=script]",
     "?.f.a .*. !..a[retry=3;on=timeout,agent_lost] .c.n.t.a | .[when=n] .[needs=e] .[needs=f;when=a]",
     ".[source=https://example.invalid/r.git] ..[source=https://example.invalid/r.git;retry=2] .[needs=a,b]",

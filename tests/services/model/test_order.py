@@ -69,6 +69,61 @@ async def test_chain_is_skipped_with_as_many_queries_however_long_it_is(world: W
     assert asked[0] == asked[1]
 
 
+@pytest.fixture
+def rows_of_needs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each query answered that is about what depends on what."""
+    counts: list[int] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def counting(connection: asyncpg.Connection, query: str, *values: object) -> list[asyncpg.Record]:
+        rows: list[asyncpg.Record] = await fetch(connection, query, *values)
+        if "job_needs" in query:
+            counts.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", counting)
+    return counts
+
+
+async def test_end_of_one_need_among_many_loads_what_depends_on_it_and_no_more(
+    world: World, rows_of_needs: list[int]
+) -> None:
+    """Cells by cells: each failure is one for every cell behind it, all edges are looked at once, when the last one ends."""
+    agent = await world.agent("x", capacity=9)
+    cells = "matrix: {i: [1, 2, 3, 4, 5]}, steps: [{name: s, uses: shell, args: {script: a}}]"
+    needs = {"a": "", "b": "depends_on: [a], ", "c": "depends_on: [b], "}
+    jobs = "\n".join(f"      - {{name: {name}, {needed}{cells}}}" for name, needed in needs.items())
+    run = await world.start(spec_of(f"    jobs:\n{jobs}\n"))
+    await world.server.schedule()
+    sent = world.take(agent)
+    for dispatch in sent:
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    for number, dispatch in enumerate(sent, 1):
+        rows_of_needs.clear()
+        await world.end(dispatch, StepStatus.FAILED if number % 2 else StepStatus.SUCCESS)
+        # In the end: the edges to b, those from b to c, and both again from the other side.
+        assert sum(rows_of_needs) == (5 if number < 5 else 5 + 25 + 25 + 25)
+    assert await run.states() == " ".join("FSFSF" + "x" * 10)
+
+
+async def test_what_needs_two_that_are_skipped_is_skipped_with_few_queries(world: World, queries: list[str]) -> None:
+    """Two by two: each needs both before it, so that no chain leads from one to the next."""
+    agent = await world.agent("x", capacity=4)
+    asked = []
+    for levels in (2, 9):
+        names = [chr(ord("a") + number) for number in range(2 * levels + 2)]
+        pairs = [",".join(names[2 * level : 2 * level + 2]) for level in range(levels)]
+        run = await world.start(". . " + " ".join(f".[needs={pair}] .[needs={pair}]" for pair in pairs))
+        await world.server.schedule()
+        for dispatch in world.take(agent):
+            assert await world.report(dispatch, StepStatus.RUNNING) is None
+            queries.clear()
+            await world.end(dispatch, StepStatus.FAILED)
+        asked.append(len(queries))
+        assert await run.states() == "F F" + " x x" * levels
+    assert asked[1] - asked[0] == 7, "one a level"
+
+
 async def test_skipped_chain_ends_where_a_condition_says_otherwise(world: World) -> None:
     agent = await world.agent("x", capacity=4)
     run = await world.start(". .[needs=a] . .[needs=b,c] .[needs=d;when=a] .[needs=d;when=c] .[needs=e]")

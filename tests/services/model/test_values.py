@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+import asyncpg
+import pytest
+
 from arcentra_server.db.deployments import DeploymentFilter
 from arcentra_server.db.paging import Page
 from arcentra_server.domain.execution import Dispatch
@@ -13,7 +16,7 @@ from arcentra_server.domain.states import RunStatus, StepStatus, TriggerType
 from arcentra_server.rpc.convert.dispatch import complete
 from arcentra_server.services.runs import RetryScope
 from arcentra_server.services.secrets import SecretService
-from tests.support.world import World
+from tests.support.world import World, env_of
 from tests.support.written import spec_of
 
 CLONES = """
@@ -27,6 +30,67 @@ CLONES = """
 
 def args_of(dispatch: Dispatch) -> dict[str, object]:
     return dict(complete(dispatch).args)
+
+
+@pytest.fixture
+def outputs_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows with outputs in them each query of other jobs answered."""
+    counts: list[int] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def counting(connection: asyncpg.Connection, query: str, *values: object) -> list[asyncpg.Record]:
+        rows: list[asyncpg.Record] = await fetch(connection, query, *values)
+        if "FROM step_runs" not in query:
+            counts.append(sum(bool(row.get("outputs")) for row in rows))
+        return rows
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", counting)
+    return counts
+
+
+async def test_outputs_of_a_job_are_read_once_however_many_ask_for_them(world: World, outputs_read: list[int]) -> None:
+    agent = await world.agent("x", capacity=20)
+    step = "steps: [{name: s, uses: shell, args: {script: a}}]"
+    run = await world.start(
+        spec_of(f"""
+        jobs:
+          - {{name: a, outputs: {{n: "${{{{ steps.s.outputs.n }}}}"}}, {step}}}
+          - {{name: z, depends_on: [a], {step}}}
+          - {{name: plain, depends_on: [a, z], matrix: {{i: [1, 2, 3, 4]}}, {step}}}
+          - {{name: always, depends_on: [a, z], when: always(), matrix: {{i: [1, 2, 3, 4]}}, {step}}}
+          - name: asks
+            depends_on: [a, z]
+            when: needs.a.outputs.n == '7'
+            matrix: {{i: [1, 2, 3, 4]}}
+            steps: [{{name: s, uses: shell, env: {{N: "${{{{ needs.a.outputs.n }}}}"}}, args: {{script: a}}}}]
+    """)
+    )
+    await world.server.schedule()
+    await world.end(await world.begin(agent), outputs={"n": "7"})
+    await world.server.schedule()
+    last = await world.begin(agent)
+    outputs_read.clear()
+    await world.end(last)
+    assert sum(outputs_read) == 2, "for the conditions, and for the texts of the steps"
+    assert await run.states() == "S S" + " Q" * 12
+    await world.server.schedule()
+    assert {env_of(one).get("N") for one in world.take(agent)} == {None, "7"}
+
+
+async def test_outputs_of_a_job_have_a_size_in_all(world: World) -> None:
+    agent = await world.agent("x")
+    names = ", ".join(f'o{number}: "${{{{ steps.s.outputs.text }}}}"' for number in range(4))
+    run = await world.start(
+        spec_of(f"""
+        jobs:
+          - {{name: a, outputs: {{{names}, last: end}}, steps: [{{name: s, uses: shell, args: {{script: a}}}}]}}
+    """)
+    )
+    await world.server.schedule()
+    await world.end(await world.begin(agent), outputs={"text": "x" * 30_000})
+    [job] = (await run.row()).jobs
+    assert (job.status, list(job.outputs)) == (RunStatus.SUCCESS, ["o0", "o1", "last"])
+    assert job.error_message == "output o2: the outputs of the job would have more than 65536 bytes with it"
 
 
 async def test_outputs_reach_later_steps_and_jobs(world: World) -> None:

@@ -162,6 +162,7 @@ async def test_a_waiting_step_is_explained(world: World, pipelines: PipelineServ
     found = await steps.ExplainStepRun(steprun_pb2.ExplainStepRunRequest(step_run_id=first), NO_CONTEXT)
     assert (found.status, found.waiting_reason) == (steprun_pb2.STEP_RUN_STATUS_QUEUED, "agent")
     assert (found.queue_rank, found.queue_length, found.waiting_since > 0) == (1, 1, True)
+    assert found.scheduling_reason == "agents_offline"
     assert found.summary == "the agent `busy` that can serve it is offline"
     [verdict] = found.agents
     assert (verdict.agent_id, verdict.name, verdict.can_take) == (str(agent), "busy", False)

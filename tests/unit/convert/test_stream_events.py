@@ -53,6 +53,12 @@ def test_a_state_is_called_as_the_change_that_led_to_it(resource: Resource, stat
     assert event_type(event_row(0, resource, status, None), is_state=True) == expected
 
 
+def test_an_agent_that_is_away_is_so_whatever_was_said_of_it_last() -> None:
+    drained = event_row(1, AGENT, "OFFLINE", "OFFLINE", message="drained")
+    assert event_type(drained, is_state=True) == pb.EVENT_TYPE_AGENT_OFFLINE
+    assert event_type(drained, is_state=False) is None
+
+
 def test_an_agent_that_left() -> None:
     row = event_row(1, AGENT, "OFFLINE", "OFFLINE", message="unregistered")
     assert event_type(row, is_state=False) == pb.EVENT_TYPE_AGENT_UNREGISTERED

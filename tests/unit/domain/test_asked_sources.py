@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from arcentra_server.domain.definition import GitSource, JobSpec, MatrixSpec, PipelineSpec, StageSpec, StepSpec
+from arcentra_server.domain.errors import LimitExceeded
 from arcentra_server.domain.forge import Forge
 from arcentra_server.domain.forge_read import read_event
 from arcentra_server.domain.instantiate import NOT_CLONED, NewRun, Trigger, instantiate
@@ -56,7 +57,7 @@ OWN_BRANCH = ("own", None)
         ("topic", "abc", ("topic", "abc"), {"": "abc"}),
         ("topic", "", ("topic", ""), {"own": ""}),
         ("", "abc", ("own", "abc"), {"": "abc"}),
-        ("", "", OWN_BRANCH, {}),
+        ("", "", ("own", ""), {"first": ""}),
     ],
 )
 def test_only_sources_of_its_repository_take_what_a_trigger_asks_for(
@@ -72,6 +73,18 @@ def test_only_sources_of_its_repository_take_what_a_trigger_asks_for(
     assert (taken(run), run.pins, run.not_cloned) == ([first, OWN_BRANCH, first], pins, "")
     run = clones(LIB, APP, trigger=by_hand)
     assert (taken(run), run.pins, run.not_cloned) == ([first, OWN_BRANCH], pins, "")
+
+
+def test_commit_of_a_run_that_is_asked_for_nothing_is_that_of_the_branch_of_its_first_source() -> None:
+    sources = (GitSource(LIB, "main"), GitSource(LIB, "next"), GitSource(f"{LIB}/", "main"), GitSource(APP, "main"))
+    stages = [StageSpec(f"s{place}", (JobSpec("a", (), source=source),)) for place, source in enumerate(sources)]
+    run = run_of(*stages, trigger=Trigger(TriggerType.CRON, "nightly"))
+    assert taken(run) == [("main", ""), ("next", None), ("main", ""), ("main", None)]
+    assert (run.pins, run.not_cloned) == ({"first": ""}, "")
+    run = run_of(*stages, trigger=Trigger(TriggerType.EVENT, "hook", repository=OF_APP))
+    assert taken(run) == [("main", None), ("next", None), ("main", None), ("main", "")]
+    run = run_of(*stages[:3], trigger=Trigger(TriggerType.EVENT, "hook", repository=OF_APP))
+    assert ({commit for _, commit in taken(run)}, run.pins, run.not_cloned) == ({None}, {}, "")
 
 
 def test_event_of_a_repository_that_is_not_cloned_pins_nothing_and_the_run_says_so() -> None:
@@ -123,6 +136,115 @@ def test_address_that_is_not_known_when_the_run_starts_is_compared_as_it_is_writ
     assert taken(clones(later, another, trigger=by_hand)) == [("topic", ""), OWN_BRANCH]
     by_event = replace(by_hand, type=TriggerType.EVENT, repository=OF_APP)
     assert taken(clones(later, APP, trigger=by_event)) == [OWN_BRANCH, ("topic", "")]
+
+
+BY_EVENT = Trigger(TriggerType.EVENT, "hook", branch="topic", commit_sha="abc", repository=OF_APP)
+OF_VARIABLE = "https://code/${{ variables.REPO }}"
+
+
+@pytest.mark.parametrize(
+    ("repo", "env"),
+    [
+        (OF_VARIABLE, {"V": "${{ needs.build.outputs.v }}"}),
+        (OF_VARIABLE, {"ID": "${{ job.id }}"}),
+        (OF_VARIABLE, {"LABEL": "${{ event.label }}"}),
+        (OF_VARIABLE, {"V": "${{ 1 / 0 }}", "TOKEN": "${{ secrets.TOKEN }}"}),
+        ("https://code/${{ env.A }}", {"A": "team/${{ variables.NAME }}", "V": "${{ needs.build.outputs.v }}"}),
+        # It does not say which variable: it is looked up among those that are known.
+        ("https://code/${{ env['A' + ''] }}", {"A": "${{ variables.REPO }}", "V": "${{ needs.build.outputs.v }}"}),
+        ("https://code/${{ env['REPO' + ''] }}", {"V": "${{ needs.build.outputs.v }}"}),
+        ("https://code/team/${{ job.id == env.ID ? 'app' : 'lib' }}", {"ID": "${{ job.id }}"}),
+    ],
+)
+def test_other_variables_of_the_environment_do_not_matter(repo: str, env: dict[str, str]) -> None:
+    job = JobSpec("a", (), source=GitSource(repo, "own"), env=env)
+    variables = {"REPO": "team/app", "NAME": "app"}
+    assert taken(run_of(StageSpec("s", (job,)), trigger=BY_EVENT, variables=variables)) == [("topic", "abc")]
+    # Of one repository when somebody started the run, whatever else differs.
+    plain = replace(job, name="b", source=GitSource(APP, "own"), env={})
+    by_hand = replace(BY_EVENT, type=TriggerType.MANUAL, repository=Repository())
+    run = run_of(StageSpec("s", (job, plain)), trigger=by_hand, variables=variables)
+    assert taken(run) == [("topic", "abc"), ("topic", "abc")]
+
+
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "https://code/${{ env.A }}",
+        "https://code/${{ env['A' + ''] }}",
+        "https://code/team/${{ has(env.A) ? 'lib' : 'app' }}",
+    ],
+)
+def test_variable_that_an_address_names_is_not_that_of_the_run_while_it_is_not_known(repo: str) -> None:
+    env = {"A": "${{ needs.build.outputs.v }}"}
+    job = JobSpec("a", (), source=GitSource(repo, "own"), env=env)
+    run = run_of(StageSpec("s", (job,)), trigger=BY_EVENT, variables={"A": "team/app"})
+    assert taken(run) == [OWN_BRANCH]
+
+
+def thousand(repo: str, **of_job: object) -> list[JobSpec]:
+    job = JobSpec("a", (), source=GitSource(repo, "own"), **of_job)  # type: ignore[arg-type]
+    return [replace(job, name=f"j{number}") for number in range(1_000)]
+
+
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "https://code/${{ variables.TEAM + '/' + variables.NAME }}",
+        "${{ variables.BASE.replace('x', 'y') + '/' + matrix.name }}",
+        "https://code/${{ env.TEAM + '/' + env.NAME }}",
+        # Another address in each job.
+        "https://code/team/${{ job.name.startsWith('j') ? variables.NAME : job.id }}",
+    ],
+)
+def test_each_of_a_thousand_jobs_takes_what_the_trigger_asks_for(repo: str) -> None:
+    variables = {"TEAM": "team", "NAME": "app", "BASE": "https://code/team"}
+    matrix = MatrixSpec((("name", ("app",)),))
+    jobs = thousand(repo, matrix=matrix, env={"NAME": "${{ variables.NAME }}", "ID": "${{ job.id }}"})
+    run = run_of(StageSpec("s", tuple(jobs)), trigger=BY_EVENT, variables=variables)
+    assert taken(run) == [("topic", "abc")] * 1_000
+
+
+# Some 20,000 steps, and what it comes to is the address.
+LONG = "https://code/team/${{ variables.LETTERS.split('').all(a, a != 'b' && a != 'c') ? matrix.name : '' }}"
+
+
+def test_address_is_evaluated_once_for_all_jobs_in_which_it_is_the_same() -> None:
+    matrix = MatrixSpec((("name", ("app", "lib")),))
+    jobs = thousand(LONG, matrix=matrix, env={"ID": "${{ job.id }}"})
+    run = run_of(StageSpec("s", tuple(jobs)), trigger=BY_EVENT, variables={"LETTERS": "a" * 2_000})
+    assert taken(run) == [("topic", "abc"), OWN_BRANCH] * 1_000
+
+
+def test_values_of_a_matrix_that_only_look_the_same_make_addresses_of_their_own() -> None:
+    repo = "https://code/team/${{ string(matrix.of) == '1' ? 'app' : 'lib' }}"
+    jobs = [
+        JobSpec(f"j{number}", (), source=GitSource(repo, "own"), matrix=MatrixSpec((("of", (value,)),)))
+        for number, value in enumerate((True, 1, "1", 2))
+    ]
+    took = ("topic", "abc")
+    assert taken(run_of(StageSpec("s", tuple(jobs)), trigger=BY_EVENT)) == [OWN_BRANCH, took, took, OWN_BRANCH]
+
+
+def test_jobs_make_addresses_of_their_own_when_these_name_them() -> None:
+    repo = "https://code/team/${{ job.definition_name == 'j1' ? 'app' : 'lib' }}"
+    jobs = [JobSpec(f"j{number}", (), source=GitSource(repo, "own")) for number in range(3)]
+    run = run_of(StageSpec("s", tuple(jobs)), trigger=BY_EVENT)
+    assert taken(run) == [OWN_BRANCH, ("topic", "abc"), OWN_BRANCH]
+
+
+def test_addresses_that_take_too_much_start_no_run() -> None:
+    one = LONG.replace("variables.LETTERS.split('')", "(variables.LETTERS + variables.LETTERS).split('')")
+    with pytest.raises(LimitExceeded, match=r"job 'a': the address of its source: .* too many steps"):
+        clones(one.replace("matrix", "run"), trigger=BY_EVENT, variables={"LETTERS": "a" * 4_000})
+    cells = tuple(f"n{number}" for number in range(100))
+    job = JobSpec("a", (), source=GitSource(LONG, "own"), matrix=MatrixSpec((("name", cells),)))
+    with pytest.raises(LimitExceeded, match="the addresses of all sources of a run may together take 6,000 steps"):
+        run_of(StageSpec("s", (job,)), trigger=BY_EVENT, variables={"LETTERS": "a" * 2_000})
+    # Nobody asks which it is.
+    by_hand = Trigger(TriggerType.MANUAL, "ada")
+    run = run_of(StageSpec("s", (job,)), trigger=by_hand, variables={"LETTERS": "a" * 2_000})
+    assert taken(run) == [OWN_BRANCH] * 100
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(("ping", "create"))])

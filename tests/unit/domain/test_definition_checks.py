@@ -47,7 +47,19 @@ def step_with(**parts: Any) -> PipelineSpec:
     return spec_of(JobSpec("j", (replace(STEP, **parts),)))
 
 
+def matrix_of(size: int) -> MatrixSpec:
+    return MatrixSpec((("a", tuple(range(size))),))
+
+
+def cells_by_cells(left: int, right: int, jobs: int = 1) -> tuple[JobSpec, ...]:
+    """Jobs of so many cells each, and as many of which every cell depends on all of those."""
+    first = tuple(JobSpec(f"l{n}", (STEP,), matrix=matrix_of(left)) for n in range(jobs))
+    names = tuple(job.name for job in first)
+    return *first, *(JobSpec(f"r{n}", (STEP,), matrix=matrix_of(right), depends_on=names) for n in range(jobs))
+
+
 SOUND: list[PipelineSpec] = [
+    spec_of(*cells_by_cells(250, 200)),
     job_with(priority=100, concurrency="a/B.c_d-9", concurrency_limit=1000, cancel_in_progress=True),
     job_with(priority=-100, retry=RetrySpec(10, 1, RETRIED), allow_failure=True),
     job_with(approval=ApprovalSpec(("anna", "bob"), 2, separation=True, timeout_ms=1)),
@@ -91,6 +103,7 @@ FAULTY: list[tuple[PipelineSpec, str, str]] = [
     (spec_of(*(JobSpec(f"j{n}", (STEP,)) for n in range(5001))), "", "5001 jobs, more than the 5000 that a pipeline may have"),
     (spec_of(*(JobSpec(f"j{n}", (STEP,), matrix=MatrixSpec((("a", tuple(range(200))),))) for n in range(26))), "", "5200 jobs with all cells, more than the 5000 of a pipeline"),
     (spec_of(*(JobSpec(f"j{n}", tuple(StepSpec(f"s{m}", "shell") for m in range(499)), source=GitSource("r")) for n in range(101))), "", "50500 steps with all cells, more than the 50000 of a pipeline"),
+    (spec_of(*cells_by_cells(226, 222)), "", "50172 dependencies with all cells, more than the 50000 of a pipeline: divide the jobs into stages"),
     (spec_of(JobSpec("j", tuple(StepSpec(f"s{m}", "shell") for m in range(501)))), "jobs[0].steps", "501 steps, more than the 500 of a job"),
 ]  # fmt: skip
 
@@ -107,6 +120,12 @@ def test_all_jobs_and_steps_of_a_run_are_counted() -> None:
         JobSpec("two", (STEP,), target=TargetSpec("command", {"script": "x"})),
     )
     assert (total_jobs(spec_of(*jobs)), total_steps(spec_of(*jobs))) == (4, 11)
+
+
+def test_dependencies_are_counted_without_making_them() -> None:
+    spec = spec_of(*cells_by_cells(250, 250, jobs=10))
+    assert check_pipeline(spec)[0].message.startswith("6250000 dependencies with all cells")
+    assert calls_of(lambda: check_pipeline(spec)) < 500_000
 
 
 def test_a_step_by_itself_has_no_path() -> None:

@@ -163,7 +163,7 @@ def test_source_becomes_the_first_step() -> None:
     run = run_of(one_job(JobSpec("a", (BUILD,), source=GitSource("https://example.invalid/r.git", "main"))))
     clone, build = run.jobs[0].steps
     assert (clone.name, clone.uses, clone.action, clone.index, build.index) == ("source", "git", "clone", 0, 1)
-    assert clone.args == {"repo": "https://example.invalid/r.git", "branch": "main"}
+    assert clone.args == {"repo": "https://example.invalid/r.git", "branch": "main", "commit": ""}
 
 
 def test_trigger_says_what_is_cloned() -> None:
@@ -412,6 +412,7 @@ def test_source_is_cloned_as_the_definition_says() -> None:
         "username": "bot",
         "password": "${{ secrets.word }}",
         "token": "${{ secrets.git }}",
+        "commit": "",  # none is asked for
     }
     assert dict(step.secrets) == {"ARCENTRA_SECRET_git": "git", "ARCENTRA_SECRET_word": "word"}
     assert step.dynamic

@@ -343,6 +343,56 @@ def test_retry_of_what_failed_after_a_refused_stage_asks_again() -> None:
     assert world.run.status is RunStatus.SUCCESS
 
 
+def test_retry_of_a_job_in_a_refused_stage_asks_again_for_all_that_was_skipped_there() -> None:
+    world = World(". | & .[gate] . | .")
+    world.finish("x", "a1")
+    world.refuse("|1")
+    world.retry("c1")
+    assert (world.states(), world.gates()) == ("S P P P", ["|1"])
+    world.approve("|1")
+    world.finish("x", "b1", "c1")
+    assert (world.states(), world.gates()) == ("S S S P", ["b"]), "nothing passes the gate of what was skipped"
+    world.approve("b")
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status) == ("SSSS", RunStatus.SUCCESS)
+
+
+def test_retry_of_what_was_cancelled_before_a_refused_gate_brings_what_was_skipped_at_it() -> None:
+    world = World("& . .[gate] | .")
+    world.cancel_job("a")
+    world.refuse("|0")
+    assert world.ends() == "Cxx"
+    world.retry("a1")
+    assert (world.states(), world.gates()) == ("P P P", ["|0"])
+    finish_all(world, "x")
+    assert world.ends() == "SSS"
+
+
+def test_retry_behind_a_job_without_its_approval_is_refused() -> None:
+    world = World(".[gate] .[needs=a;when=a] .[needs=b;when=a] .[needs=a,b]")
+    world.finish("x", "a1", status=S.FAILED)
+    for step in ("b1", "c1", "d1"):
+        with pytest.raises(InvalidTransition, match="without its approval"):
+            world.retry(step)
+    assert world.ends() == "Fxxx"
+    world.retry("a1")
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status) == ("SSSS", RunStatus.SUCCESS)
+
+
+def test_need_of_a_job_that_waits_at_its_gate_without_having_run_is_not_retried() -> None:
+    world = World(". .E[needs=a;gate;allow] .[needs=b]")
+    world.finish("x", "a1")
+    assert (world.states(), world.gates(), world.job("b").status) == ("S F P", ["b"], RunStatus.PENDING)
+    with pytest.raises(InvalidTransition, match="depends on it goes on"):
+        world.retry("a1")
+    world.approve("b")
+    finish_all(world, "x")
+    world.retry("a1")
+    finish_all(world, "x")
+    assert (world.ends(), world.run.status) == ("SFS", RunStatus.PARTIAL)
+
+
 def test_retry_of_an_earlier_stage_asks_again_about_a_job_that_was_refused() -> None:
     world = World(". | .[gate] | .[when=a]")
     world.finish("x", "a1", "b1")

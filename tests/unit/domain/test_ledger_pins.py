@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arcentra_server.domain.execution import ASKED, OWN
+from arcentra_server.domain.execution import ASKED, FIRST, OWN
 from arcentra_server.domain.states import FailureReason, RunStatus
 from arcentra_server.domain.states import StepStatus as S
 from tests.support.ledger_world import World
@@ -29,6 +29,38 @@ def test_first_clone_of_a_branch_that_was_asked_for_decides_which_commit() -> No
     world.report("x", "a1", S.SUCCESS, commit="c1")
     world.report("x", "b1", S.SUCCESS, commit="c2")
     assert (world.run.pins, world.run.commit_sha, world.job("b").attempt) == ({OWN: "c1"}, "c1", 2)
+
+
+def test_run_that_was_asked_for_nothing_has_the_commit_of_its_first_source() -> None:
+    # What stands before the colon is the repository that the run is about.
+    world = World(".[source=own:main] .[source=lib] .[source=own:main] .[source=own:main]")
+    world.run.pins = {FIRST: ""}
+    world.start("x", "a1", "b1", "c1", "d1")
+    world.report("x", "b1", S.SUCCESS, commit="of lib")
+    assert world.run.commit_sha == ""
+    world.report("x", "c1", S.SUCCESS, commit="c1")
+    world.report("x", "a1", S.SUCCESS, commit="c1")
+    world.report("x", "d1", S.SUCCESS, commit="moved")
+    assert (world.run.commit_sha, world.run.pins) == ("c1", {FIRST: "", "own:main": "c1", "lib": "of lib"})
+    assert [world.job(name).attempt for name in "acd"] == [1, 1, 2]
+
+
+def test_sources_of_one_repository_on_two_branches_keep_each_to_its_own_commit() -> None:
+    world = World(".[source=own:main] .[source=own:next]")
+    world.run.pins = {FIRST: ""}
+    world.start("x", "a1", "b1")
+    world.report("x", "a1", S.SUCCESS, commit="c1")
+    world.report("x", "b1", S.SUCCESS, commit="c2")
+    assert (world.run.commit_sha, world.job("b").attempt) == ("c1", 1)
+    assert world.run.pins == {FIRST: "", "own:main": "c1", "own:next": "c2"}
+
+
+def test_source_that_shares_its_commit_with_the_first_one_leaves_it_to_that_one_to_say_so() -> None:
+    world = World(".[source=own:main] .[source=lib]")
+    world.run.pins = {FIRST: "", "own:main": "c1"}
+    world.start("x", "a1")
+    world.report("x", "a1", S.SUCCESS, commit="c1")
+    assert world.run.commit_sha == "c1"
 
 
 def test_clone_that_does_not_keep_to_the_commit_that_it_was_told_fails() -> None:

@@ -6,7 +6,15 @@ import pytest
 
 from arcentra_server.domain.definition import EventTrigger
 from arcentra_server.domain.forge import ForgeEvent
-from arcentra_server.domain.matching import MOST_COMPARED, PATHS_TOO_MANY, PATHS_UNKNOWN, Effort, Match, match
+from arcentra_server.domain.matching import (
+    MOST_COMPARED,
+    MOST_COMPARED_NAMES,
+    PATHS_TOO_MANY,
+    PATHS_UNKNOWN,
+    Effort,
+    Match,
+    match,
+)
 
 PUSH = ForgeEvent("push", branch="main", commit="1a2b3c4", paths=("src/a.py", "docs/b.md"))
 TAG = ForgeEvent("tag", tag="v1.2", commit="1a2b3c4")
@@ -81,6 +89,48 @@ def test_comparing_paths_is_bounded_for_all_triggers_of_a_delivery() -> None:
     assert match(web, PUSH, effort).reason == PATHS_TOO_MANY
     assert match(EventTrigger(("push",)), PUSH, effort).reason == ""
     assert not match(web, PUSH, Effort()).fires
+
+
+STARS = tuple(f"*{'a*' * 100}{number}" for number in range(100))
+LONG = f"{'a' * 200}b"
+NAMED = ForgeEvent("deploy", repo=LONG, branch=LONG, tag=LONG, paths=("src/a.py",))
+
+
+@pytest.mark.parametrize(
+    ("stars", "plain", "event", "what"),
+    [
+        (EventTrigger(("deploy",), repos=STARS), EventTrigger(("deploy",), repos=("**",)), NAMED, "repository"),
+        (EventTrigger(("deploy",), branches=STARS), EventTrigger(("deploy",), branches=("**",)), NAMED, "branch"),
+        (EventTrigger(("deploy",), tags=STARS), EventTrigger(("deploy",), tags=("**",)), NAMED, "tag"),
+        (
+            EventTrigger(("tag",), tags=STARS),
+            EventTrigger(("tag",), tags=("**",)),
+            replace(NAMED, kind="tag"),
+            "tag",
+        ),
+    ],
+)
+def test_comparing_names_is_bounded_for_all_triggers_of_a_delivery(
+    stars: EventTrigger, plain: EventTrigger, event: ForgeEvent, what: str
+) -> None:
+    effort = Effort(names=50_000)
+    reasons = [match(stars, event, effort).reason for _ in range(4)]
+    assert [" does not pass " in reason for reason in reasons] == [True, True, False, False]
+    # Nobody knows whether it would have passed, so that nothing starts, and the reason is told.
+    found = match(stars, event, effort)
+    assert not found.fires
+    assert found.reason.endswith(f": to compare the {what} with all globs of all triggers takes too long")
+    # One that asks for little gets it all the same.
+    assert match(plain, event, effort) == Match(fires=True)
+    assert effort.names == 50_000 - 2 * 100 * (1 + len(LONG)) - (1 + len(LONG))
+
+
+def test_many_files_do_not_keep_a_branch_from_being_compared() -> None:
+    effort = Effort(0)
+    assert match(EventTrigger(("push",), branches=("main",), paths=("web/**",)), PUSH, effort).reason == PATHS_TOO_MANY
+    assert match(EventTrigger(("push",), branches=("ma*",)), PUSH, effort) == Match(fires=True)
+    assert not match(EventTrigger(("push",), branches=("rel/**",)), PUSH, effort).fires
+    assert effort.names == MOST_COMPARED_NAMES - 1 - (1 + len("in")) - 1
 
 
 def test_globs_that_begin_otherwise_cost_next_to_nothing() -> None:

@@ -34,7 +34,14 @@ SAME = {
     "ports of SSH of yet another name": ("ssh+git://git@code:2222/team/app", "https://code:8443/team/app"),
     "ports of SSH and HTTP, which differ anyway": ("ssh://git@code:2222/team/app.git", "https://code:8443/team/app"),
     "a host that is a number": ("git@[::1]:team/app", "https://[::1]/team/app.git"),
-    "a folder": ("/srv/git/app.git", "/srv/git/app", "file:///srv/git/app.git/", "file://localhost/srv/git/app"),
+    "a folder without a slash in front": ("srv/git/app", "srv/git/app.git/"),
+    "a folder": (
+        "//srv/git/app",
+        "/srv/git/app.git",
+        "/srv/git/app",
+        "file:///srv/git/app.git/",
+        "file://localhost/srv/git/app",
+    ),
 }
 DIFFERENT = [
     ("https://code.example.com/team/app", "https://code.example.com/team/lib"),
@@ -47,6 +54,9 @@ DIFFERENT = [
     ("http://localhost:3000/team/app", "http://localhost/team/app"),
     ("ssh://git@code:2222/team/app", "git@code:team/app"),
     ("/srv/git/app", "/srv/git/App"),
+    ("/srv/git/app", "srv/git/app"),
+    ("file:///srv/git/app", "srv/git/app.git"),
+    ("../app", "/../app"),
     ("/srv/git/app", "https://code.example.com/srv/git/app"),
     ("C:/git/app", "https://c/git/app"),
     ("https://code.example.com:port/team/app", "https://code.example.com/team/app"),
@@ -84,6 +94,8 @@ WEB, SSH, OTHER = "https://code/team/app.git", "ssh://git@ssh.code:2222/team/app
         ("https://code/git/team/app", Repository(name="team/app"), True),  # a host below a path
         ("git@code:team/app.git", Repository(name="team/app"), True),
         ("/srv/team/app", Repository(name="team/app"), True),
+        ("/team/app", Repository(name="/team/app/"), True),
+        ("team/app", Repository(name="team/app"), True),
         (WEB, Repository(name="eam/app"), False),
         (WEB, Repository(name="team/lib"), False),
         (WEB, Repository(), False),

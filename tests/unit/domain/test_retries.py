@@ -47,6 +47,33 @@ class Jobs:
 
 
 @pytest.mark.parametrize(
+    ("text", "needs", "refused", "retried", "together"),
+    [
+        # All that was skipped at a gate that was refused: it is asked for them together again.
+        ("Sxx|x", {}, [0], "b", "bcd"),
+        ("Sxx|x", {}, [1], "b", "bd"),
+        ("S|xx|x", {"b": "c"}, [1], "b", "bcd"),
+        ("S|Cx|x", {}, [1], "b", "bcd"),
+        ("S|Sx", {}, [1], "b", "bc"),
+    ],
+)
+def test_jobs_that_go_with_one_of_a_refused_stage(
+    text: str, needs: dict[str, str], refused: list[int], retried: str, together: str
+) -> None:
+    jobs = Jobs(text, **needs)
+    assert jobs.names(with_dependants(jobs.named(retried), jobs.all, jobs.needs, refused_stages=refused)) == together
+
+
+def test_job_is_not_retried_behind_one_that_ended_without_its_approval() -> None:
+    jobs = Jobs("rxF", b="a", c="a")
+    for name in "bc":
+        with pytest.raises(InvalidTransition, match="without its approval"):
+            with_dependants(jobs.named(name), jobs.all, jobs.needs, refused_stages=())
+    both = with_dependants(jobs.named("ac"), jobs.all, jobs.needs, refused_stages=())
+    assert jobs.names(both) == "abc", "with the one that asks for it"
+
+
+@pytest.mark.parametrize(
     ("text", "needs", "retried", "together"),
     [
         ("F", {}, "a", "a"),
@@ -71,7 +98,7 @@ class Jobs:
 )
 def test_jobs_that_go_with_one(text: str, needs: dict[str, str], retried: str, together: str) -> None:
     jobs = Jobs(text, **needs)
-    assert jobs.names(with_dependants(jobs.named(retried), jobs.all, jobs.needs)) == together
+    assert jobs.names(with_dependants(jobs.named(retried), jobs.all, jobs.needs, refused_stages=())) == together
 
 
 @pytest.mark.parametrize(
@@ -122,6 +149,14 @@ def test_what_they_wait_for(text: str, needs: dict[str, str], retried: str, open
 
 def test_nothing_is_retried_under_what_depends_on_it_and_goes_on() -> None:
     jobs = Jobs("FR", b="a")
+    with pytest.raises(InvalidTransition, match="depends on it goes on"):
+        open_needs(jobs.named("a"), jobs.all, jobs.needs)
+
+
+def test_what_waits_at_its_own_gate_goes_on_though_none_of_its_steps_ran() -> None:
+    jobs = Jobs("SP", b="a")
+    [waiting] = jobs.named("b")
+    waiting.waits_for, waiting.gate = Waiting.APPROVAL, GateState.WAITING
     with pytest.raises(InvalidTransition, match="depends on it goes on"):
         open_needs(jobs.named("a"), jobs.all, jobs.needs)
 

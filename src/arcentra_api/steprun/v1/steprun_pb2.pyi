@@ -1297,6 +1297,7 @@ class ExplainStepRunResponse(message.Message):
     CONDITIONS_FIELD_NUMBER: builtins.int
     BLOCKERS_FIELD_NUMBER: builtins.int
     AGENTS_FIELD_NUMBER: builtins.int
+    SCHEDULING_REASON_FIELD_NUMBER: builtins.int
     step_run_id: builtins.str
     """The step run."""
     status: StepRunStatus.ValueType
@@ -1315,6 +1316,11 @@ class ExplainStepRunResponse(message.Message):
     """How many step runs wait for an agent."""
     priority: builtins.int
     """Priority of its run."""
+    scheduling_reason: builtins.str
+    """Why it is not placed, in one word for programs: `paused`, `retry_delay`, `no_matching_agent`, `reserved`,
+    `agents_offline`, `agents_unavailable`, `agents_full`, `agent_away`, `agent_unavailable`, `agent_full`. Empty when it
+    is not in the queue, or an agent takes it next.
+    """
     @builtins.property
     def conditions(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Conditions on the labels of its agent, in words, e.g. `arch=arm64`; empty: any agent."""
@@ -1341,10 +1347,11 @@ class ExplainStepRunResponse(message.Message):
         conditions: abc.Iterable[builtins.str] | None = ...,
         blockers: abc.Iterable[Blocker] | None = ...,
         agents: abc.Iterable[AgentVerdict] | None = ...,
+        scheduling_reason: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "blockers", b"blockers", "conditions", b"conditions", "priority", b"priority", "queue_length", b"queue_length", "queue_rank", b"queue_rank", "status", b"status", "step_run_id", b"step_run_id", "summary", b"summary", "waiting_reason", b"waiting_reason", "waiting_since", b"waiting_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "blockers", b"blockers", "conditions", b"conditions", "priority", b"priority", "queue_length", b"queue_length", "queue_rank", b"queue_rank", "scheduling_reason", b"scheduling_reason", "status", b"status", "step_run_id", b"step_run_id", "summary", b"summary", "waiting_reason", b"waiting_reason", "waiting_since", b"waiting_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -346,7 +346,7 @@ step_queue = Table(
     identity("pipeline_id", null=True),
     whole("share", big=True),
     # The ways in: in its order, or by selector, for work that any agent takes which matches, and by agent for work that
-    # is bound to one.
+    # is bound to one. By pipeline: the last share of what stands in line.
     Index(
         "ix_step_queue_order",
         text("priority DESC"),
@@ -364,7 +364,14 @@ step_queue = Table(
         "step_run_id",
         postgresql_where=text("agent_id IS NULL AND NOT held"),
     ),
-    Index("ix_step_queue_pipeline", "pipeline_id", "share"),
+    Index(
+        "ix_step_queue_pipeline",
+        "pipeline_id",
+        "selector_id",
+        "priority",
+        "share",
+        postgresql_where=text("agent_id IS NULL AND NOT held"),
+    ),
     Index("ix_step_queue_bound", "agent_id", postgresql_where=text("agent_id IS NOT NULL")),
     Index("ix_step_queue_run", "run_id"),
 )
@@ -384,5 +391,6 @@ leases = Table(
     Index("uq_leases_active", "step_run_id", unique=True, postgresql_where=text("ended_at IS NULL")),
     Index("ix_leases_step", "step_run_id"),
     Index("ix_leases_agent", "agent_id", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_leases_share", "share"),
     postgresql_with={"fillfactor": "70"},
 )

@@ -19,10 +19,12 @@ from arcentra_server.domain.expressions.names import Context, Names, Outcome
 from arcentra_server.domain.expressions.templates import Rendered, Templates, rendered, templates_of
 from arcentra_server.domain.expressions.texts import (
     check_text,
+    env_named,
     is_template,
     literal,
     render,
     render_value,
+    roots_in,
     secrets_in,
     uses_event,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "Templates",
     "check_condition",
     "check_text",
+    "env_named",
     "fill_secrets",
     "holds",
     "is_template",
@@ -44,6 +47,7 @@ __all__ = [
     "render",
     "render_value",
     "rendered",
+    "roots_in",
     "secrets_in",
     "templates_of",
     "uses_event",

@@ -20,6 +20,11 @@ MOST_BYTES = 4 * 1024 * 1024
 
 _TOGETHER = "all expressions of a step, or all outputs of a job, may together"
 _BYTES_A_STEP = 512
+# Python's search compares each place of a text with all of the other at worst. In texts as long as one of these, by how
+# long the other is, it is linear; of one that is most of the text at least the last 2,000 places may be compared so.
+_COMPARED_A_STEP = 2_000
+_SHORT_OTHER = 100
+_LONG_TEXT, _LONG_TEXT_OF_SHORT = 2_500, 30_000
 _PIECE_BYTES = 64
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _WHITE = " \t\n\v\f\r\u0085\u00a0"
@@ -54,6 +59,11 @@ class Meter:
         """How many steps were charged to it, those that it did not have included."""
         return MOST_STEPS - self._steps
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether something was charged to it that it did not have."""
+        return self._steps < 0 or self._bytes < 0
+
     def step(self, count: int = 1) -> None:
         self._steps -= count
         if self._steps < 0:
@@ -62,6 +72,22 @@ class Meter:
     def read(self, *texts: str) -> None:
         """Pay for looking through texts."""
         self.step(1 + sum(map(len, texts)) // _BYTES_A_STEP)
+
+    def search(self, size: int, other: int, *, all_of_them: bool = False) -> None:
+        """Pay for finding a text in another.
+
+        Args:
+            size: The length of what is searched.
+            other: The length of what is looked for.
+            all_of_them: Whether it is looked for again behind each that is found.
+        """
+        places = max(0, size - other + 1)
+        long = _LONG_TEXT_OF_SHORT if other < _SHORT_OTHER else _LONG_TEXT
+        if size >= long:
+            # What is left behind one that was found may be short, however long the whole is.
+            is_linear = not all_of_them and other // 4 * 3 < size // 4
+            places = 0 if is_linear else min(places, long)
+        self.step(1 + places * other // _COMPARED_A_STEP)
 
     def make(self, size: int) -> None:
         """Pay for a new text or list of some bytes."""
@@ -159,6 +185,12 @@ def _about(test: Callable[[str, str], bool]) -> Callable[[Meter, str, str], bool
     return answer
 
 
+def _contains(meter: Meter, text: str, other: str) -> bool:
+    meter.read(text, other)
+    meter.search(len(text), len(other))
+    return other in text
+
+
 def _matches(meter: Meter, text: str, pattern: str) -> bool:
     # The library compiles the pattern anew each time: this is what that takes at most.
     meter.step(30 + 10 * len(pattern) * guard.repetition(pattern))
@@ -202,6 +234,9 @@ def _trim(meter: Meter, text: str) -> str:
 
 def _replace(meter: Meter, text: str, old: str, new: str, most: int = -1) -> str:
     meter.read(text, old)
+    # Once to count, once to replace.
+    meter.search(len(text), len(old), all_of_them=True)
+    meter.search(len(text), len(old), all_of_them=True)
     count = text.count(old)
     if most >= 0:
         count = min(count, most)
@@ -217,6 +252,9 @@ def _split(meter: Meter, text: str, separator: str, most: int = -1) -> list[str]
         pieces = max(1, min(len(text), most if most > 0 else len(text)))
         meter.make(pieces * _PIECE_BYTES + len(text))
         return Made([*text[: pieces - 1], text[pieces - 1 :]])
+    # Once to count, once to split.
+    meter.search(len(text), len(separator), all_of_them=True)
+    meter.search(len(text), len(separator), all_of_them=True)
     meter.make((text.count(separator) + 1) * _PIECE_BYTES + len(text))
     return Made(text.split(separator, most - 1 if most > 0 else -1))
 
@@ -242,6 +280,7 @@ def _index_of(meter: Meter, text: str, other: str, start: int = 0) -> int:
     if not 0 <= start <= len(text):
         raise Refused(f"the text has {len(text)} characters, and no place {start}")
     meter.read(text, other)
+    meter.search(len(text) - start, len(other))
     return text.find(other, start)
 
 
@@ -274,7 +313,7 @@ OVERLOADS: dict[tuple[str, ...], Overload] = {
     ("size", _TEXT): _size,
     ("size", _LIST): _size,
     ("size", _MAP): _size,
-    ("contains", _TEXT, _TEXT): _about(lambda text, other: other in text),
+    ("contains", _TEXT, _TEXT): _contains,
     ("startsWith", _TEXT, _TEXT): _about(str.startswith),
     ("endsWith", _TEXT, _TEXT): _about(str.endswith),
     ("matches", _TEXT, _TEXT): _matches,

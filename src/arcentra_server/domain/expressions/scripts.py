@@ -13,7 +13,7 @@ from typing import Any
 from arcentra_server.domain.expressions.code_arguments import running_program
 from arcentra_server.domain.expressions.errors import ExpressionError, quoted
 from arcentra_server.domain.expressions.shell_quotes import HOLE, Spot, spots
-from arcentra_server.domain.expressions.texts import OPEN, Embedded, embedded, is_template, parts, roots
+from arcentra_server.domain.expressions.texts import Embedded, embedded, holds_expression, is_template, parts, roots
 from arcentra_server.domain.expressions.values import without_nul
 
 EXPRESSION_VARIABLE = "ARCENTRA_EXPR_"
@@ -44,7 +44,7 @@ def script_problem(name: str, args: Mapping[str, Any]) -> str | None:
     if isinstance(value, list):
         program = running_program([word if isinstance(word, str) else "" for word in value])
         return None if program is None else _CODE_ARGUMENT.format(quoted(program))
-    if name == "script" and not _is_posix_shell(args.get("shell", "")):
+    if name == "script" and holds_expression(value) and not _is_posix_shell(args.get("shell", "")):
         return _NOT_A_SHELL
     return None
 
@@ -93,7 +93,7 @@ def _of_outsiders(holes: Iterable[Embedded]) -> str:
 
 def _is_posix_shell(shell: Any) -> bool:
     """Answer whether a command line starts a POSIX shell; none is given: the agent takes bash or sh."""
-    if not isinstance(shell, str) or OPEN in shell:
+    if not isinstance(shell, str) or holds_expression(shell):
         return False
     try:
         words = shlex.split(shell)

@@ -101,6 +101,24 @@ def parts(text: str) -> Iterator[str | Embedded]:
         yield text[done:]
 
 
+def outline(text: str, hole: str) -> str:
+    """Return a text with a hole in the place of each expression, also of one that is not closed."""
+    if OPEN not in text:
+        return text
+    try:
+        return "".join(part if isinstance(part, str) else hole for part in parts(text))
+    except ExpressionError:
+        return text.replace(OPEN, hole)
+
+
+def holds_expression(value: Any) -> bool:
+    """Answer whether a text of JSON data holds an expression, also one that is not closed; `$${{` is none."""
+    try:
+        return any(isinstance(part, Embedded) for text in texts_of(value) if OPEN in text for part in parts(text))
+    except ExpressionError:
+        return True
+
+
 def check_text(text: str, names: Names) -> list[str]:
     """Return the faults of a text with `${{ }}`, each with its column."""
     if OPEN not in text:
@@ -181,6 +199,24 @@ def uses_event(value: Any) -> bool:
 def roots(source: str) -> frozenset[str]:
     """Return which of the names that there are an expression uses."""
     return frozenset(reference.root for reference in compiled(source).references)
+
+
+def roots_in(value: Any) -> frozenset[str]:
+    """Return which of the names that there are the expressions of JSON data use, but for secrets."""
+    return frozenset(root for part in embedded(value) if part.secret is None for root in roots(part.source))
+
+
+def env_named(value: Any) -> frozenset[str] | None:
+    """Return the environment variables that expressions of JSON data name, None when they may name any."""
+    names = set()
+    for part in embedded(value):
+        references = compiled(part.source).references if part.secret is None else ()
+        for reference in references:
+            if reference.root == "env":
+                if not reference.path:
+                    return None
+                names.add(reference.path[0].name)
+    return frozenset(names)
 
 
 def texts_of(value: Any) -> Iterator[str]:

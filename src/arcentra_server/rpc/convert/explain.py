@@ -26,6 +26,7 @@ def explanation_to(found: Explanation) -> steprun_pb2.ExplainStepRunResponse:
         conditions=found.conditions,
         blockers=[_blocker_to(one) for one in found.blocking],
         agents=[_verdict_to(one) for one in found.verdicts],
+        scheduling_reason=found.reason.value if found.reason else "",
     )
 
 

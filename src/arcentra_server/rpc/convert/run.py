@@ -18,6 +18,7 @@ from arcentra_server.domain.trigger_entries import RESERVED_REQUESTS
 from arcentra_server.rpc.convert.enums import RUN_STATUS, TRIGGER_TYPE, step_as_run
 from arcentra_server.rpc.convert.fields import Findings, milliseconds_between, plain_text, unix_seconds
 from arcentra_server.rpc.convert.order import approval_to
+from arcentra_server.rpc.policy import may_change_pipelines
 
 LONGEST_REQUEST_ID = 128
 
@@ -48,6 +49,7 @@ def trigger_from(request: pipeline_pb2.TriggerPipelineRequest, by: Caller) -> Tr
         variables=dict(request.variables),
         request_id=plain_text(request.request_id, "request_id", longest=LONGEST_REQUEST_ID) or None,
         actor=by.name,
+        may_change=may_change_pipelines(by.role),
     )
 
 

@@ -120,7 +120,8 @@ def _agent_type(row: EventRow, *, is_state: bool) -> E.EventType.ValueType | Non
         return E.EVENT_TYPE_AGENT_REGISTERED
     if row.previous is None and not is_state:
         return E.EVENT_TYPE_AGENT_REGISTERED
-    return _TYPES.get((row.resource, row.status)) if row.status != row.previous else None
+    # The last that was told of an agent that is away may be what an operator wants of it.
+    return _TYPES.get((row.resource, row.status)) if is_state or row.status != row.previous else None
 
 
 def _title(told: Told, kind: E.EventType.ValueType) -> str:

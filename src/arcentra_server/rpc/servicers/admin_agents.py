@@ -70,7 +70,7 @@ class AgentMethods(admin_pb2_grpc.AdminServiceServicer):
         agent_id = required_id(request.agent_id, "agent_id", "agent")
         if faults := check_labels(request.labels):
             raise ValidationError(faults)
-        row = await self._fleet.set_labels(agent_id, dict(request.labels), merge=request.merge)
+        row = await self._fleet.set_labels(agent_id, dict(request.labels), caller().name, merge=request.merge)
         return admin_pb2.SetAgentLabelsResponse(agent=agent_to(row))
 
     def _told(self, row: AgentRow) -> admin_pb2.AgentDetail:

@@ -111,10 +111,34 @@ def test_which_interpreters_take_references(shell: object, *, posix: bool) -> No
         (["curl", "-sS", "${{ variables.url }}"], True),
         (["${{ variables.tool }}", "test", "${{ branch }}"], True),
         (["./tool", "${{ branch }}", 5, None], True),
+        # Other programs that a word looks like: each takes its arguments, and those of the last are free.
+        (["sudo", "-u", "node", "bash", "-c", 'echo "$1"', "sh", "${{ branch }}"], True),
+        (["docker", "run", "python", "python", "app.py", "${{ branch }}"], True),
+        (["sh", "-c", 'exec "$0" "$@"', "node", "${{ branch }}"], False),
+        (["docker", "run", "--entrypoint", "./tool", "alpine", "${{ branch }}"], True),
+        (["./tool", "--command", "${{ branch }}", "${{ commit }}"], True),
+        (["docker", "run", "node:${{ matrix.node }}", "npm", "test", "${{ branch }}"], True),
+        (["python${{ matrix.python }}", "app.py", "${{ branch }}"], True),
+        (["${{ matrix.folder }}/bash", "deploy.sh", "${{ branch }}"], True),
+        (["env", "-u", "A", "V=${{ branch }}", "-C", "${{ env.D }}", "--", "W=1", "make", "${{ branch }}"], True),
+        (["env", "V=${{ branch }}", "make", "V=${{ branch }}"], True),
+        (["docker", "run", "-e", "V=${{ variables.folder }}node", "-e", "W=${{ branch }}", "image"], True),
+        # `$${{` is text, and what is not closed is none.
+        (["sh", "-c", "echo $${{ x }}"], True),
+        (["sh", "-c", 'x="$${{ x }}"', "sh", "${{ branch }}"], True),
+        (["sh", "-c", "echo $${{ x }} ${{ branch }}"], False),
+        (["sh", "-c", "echo ${{ branch"], False),
+        (["ssh", "host", "$${{ x }} ${{ branch"], False),
     ],
 )
 def test_which_arguments_are_program_text(command: object, *, fine: bool) -> None:
     assert (script_problem("command", {"command": command}) is None) is fine
+
+
+def test_script_of_another_program_may_hold_what_only_looks_like_an_expression() -> None:
+    assert script_problem("script", {"script": "print('$${{ x }}')", "shell": "python3"}) is None
+    assert script_problem("script", {"script": "print('$${{ x }} ${{ y')", "shell": "python3"}) is not None
+    assert script_problem("script", {"script": "echo ${{ branch }}", "shell": "sh -c $${{"}) is None
 
 
 X = "echo ${{ event.title }}"
@@ -170,7 +194,52 @@ X = "echo ${{ event.title }}"
         ["env", "-u", "A", "--split-string=${{ branch }}"],
         ["watch", X],
         ["sh", "-c", "true", "sh", "-c", X],
+        # What only looks like a program hides none.
+        ["docker", "run", "--rm", "node", "sh", "-c", X],
+        ["docker", "run", "python", "bash", "-lc", X],
+        ["docker", "run", "ruby", "ruby", "-e", X],
+        ["docker", "exec", "node", "sh", "-c", X],
+        ["docker", "compose", "run", "php", "sh", "-c", X],
+        ["sudo", "-u", "node", "bash", "-c", X],
+        ["gosu", "node", "sh", "-c", X],
+        ["docker", "run", "python", "ssh", "h", X],
+        ["bash", "sh", "-c", X],
+        ["docker", "run", "-u", "sh", "-c", "512", "node", X],
+        ["docker", "run", "--entrypoint", "sh", "alpine", "-c", X],
+        ["docker", "run", "--entrypoint=sh", "alpine", "-c", X],
+        ["docker", "run", "--entrypoint=/usr/bin/env", "alpine", "x", X],
+        ["podman", "run", "--entrypoint", '["/bin/sh", "-e"]', "alpine", "-c", X],
+        ["docker", "run", "--entrypoint", "${{ matrix.shell }}", "alpine", "-c", X],
+        ["docker", "run", "--entrypoint=python${{ matrix.python }}", "image", "app.py", X],
+        ["flatpak", "run", "--command=sh", "app", "-c", X],
+        ["flatpak", "run", "--command", "sh", "app", "-c", X],
+        ["flatpak", "run", "--command=${{ matrix.folder }}/sh", "app", "-c", X],
+        # Programs whose folder or version is an expression.
+        ["${{ matrix.folder }}/ssh", "host", X],
+        ["${{ matrix.folder }}\\ssh.exe", "host", X],
+        ["sudo", "${{ a / b }}/node", "-e", X],
+        ["sudo", "${{ matrix.folder }}node", "-e", X],
+        ["docker", "exec", "web", "${{ matrix.prefix }}/bin/bash", "-e", "-c", X],
+        ["docker", "exec", "web", "/opt/python${{ matrix.python }}/bin/node", "-e", X],
+        ["uv", "run", "python${{ matrix.python }}", "-u", "-c", X],
+        ["uv", "run", "python3.${{ matrix.minor }}", "-Ic", X],
+        ["sudo", "perl-${{ matrix.version }}", "-e", X],
+        ["ssh${{ matrix.suffix }}", "host", X],
+        # `env` takes `-S` before its program.
+        ["env", X, "make"],
+        ["env", "A=1", X],
+        ["env", "-i", X],
+        ["env", "-iu", "A", "--unset", "B", "-C", "/", "A=1", X, "make"],
+        ["env", "-${{ variables.options }}", "make"],
+        ["env", "${{ variables.name }}=1", "make"],
+        ["sudo", "/usr/bin/env", "--", X],
+        ["env${{ matrix.suffix }}", X],
+        ["env", "-Smake\nall", X],
+        # More options than anybody writes.
+        ["sh", *["-e"] * 20_000, "deploy.sh", X],
+        ["env", *["A=1"] * 20_000, "make", X],
     ],
+    ids=lambda command: " ".join(command)[:80],
 )  # fmt: skip
 def test_no_expression_gets_where_a_program_could_run_it(command: list[str]) -> None:
     problem = script_problem("command", {"command": command})

@@ -233,6 +233,47 @@ def test_compiling_and_telling_what_there_is_are_charged() -> None:
         holds("event.l.exists(a, variables[a] == '')", many)
 
 
+@pytest.mark.parametrize(
+    ("call", "text", "other", "least", "most"),
+    [
+        # Each place of a short text may be compared with all of the other.
+        ("x.contains(y)", 2_400, 1_201, 720, 800),
+        ("x.indexOf(y)", 2_400, 1_201, 720, 800),
+        ("x.indexOf(y, 1200)", 2_400, 1_201, 0, 50),
+        ("x.replace(y, 'z')", 2_400, 1_201, 1_440, 1_600),
+        ("x.split(y)", 2_400, 1_201, 1_440, 1_600),
+        ("x.contains(y)", 4_096, 99, 197, 300),
+        ("x.contains(y)", 4_096, 3_000, 1_645, 1_800),
+        # Two long ones: the search is linear, but perhaps behind what was found.
+        ("x.contains(y)", 4_096, 600, 0, 100),
+        ("x.indexOf(y)", 4_096, 600, 0, 100),
+        ("x.split(y)", 4_096, 600, 1_140, 1_700),
+        ("x.replace(y, 'z')", 4_096, 600, 1_140, 1_700),
+        # What everybody writes costs next to nothing.
+        ("x.contains(y)", 4_096, 8, 0, 100),
+        ("x.startsWith(y)", 2_400, 1_201, 0, 50),
+    ],
+)
+def test_a_search_is_charged_for_what_it_takes_at_worst(
+    call: str, text: int, other: int, least: int, most: int
+) -> None:
+    half = "a" * (other // 2)
+    texts = {"x": "a" * text, "y": f"{half}b{half}"[:other]}
+    meter = Meter()
+    source = call.replace("x.", "variables.x.").replace("(y", "(variables.y")
+    value = render_value(f"${{{{ {source} }}}}", context(variables=texts), meter)
+    assert value in (False, -1, texts["x"], [texts["x"]])
+    assert least <= meter.spent - 5 * len(source) <= most
+
+
+def test_what_calculations_have_made_is_charged_as_well() -> None:
+    """32 KiB, searched for nearly all of it."""
+    source = "[variables.x + variables.x].map(t, t + t + t + t).exists(t, t.contains(t.substring(1000) + 'b'))"
+    meter = Meter()
+    assert not holds(source, context(variables={"x": "a" * 4096}), meter)
+    assert meter.spent > 16_000
+
+
 @pytest.mark.parametrize("source", ["double(event.n)", "'a'.split('a', event.n)", "1.0 < double(event.n)"])
 def test_numbers_beyond_everything_are_errors_of_the_expression(source: str) -> None:
     with pytest.raises(ExpressionError, match="a number is too large"):
