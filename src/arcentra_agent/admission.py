@@ -49,8 +49,15 @@ class Admission:
                 if state != (first := first or state):
                     return
                 if answer.settings.rotate_credential:
-                    await self._link.rotate_credential()
+                    await self._rotate()
             await asyncio.sleep(self._link.membership.heartbeat_interval)
+
+    async def _rotate(self) -> None:
+        try:
+            await self._link.rotate_credential()
+        except OSError as error:
+            # The server asks again with its next answer.
+            _log.warning("credential_not_rotated", reason=str(error))
 
     def _tell(self, reason: str) -> None:
         """Say once for whom the agent waits."""

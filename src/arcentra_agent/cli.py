@@ -108,7 +108,8 @@ def run(
             server=check_server(server),
             work_dir=(work_dir or default_work_dir()).expanduser().absolute(),
             name=name or platform.node() or "agent",
-            capacity=capacity,
+            # More would be leased to it than it takes: steps of other jobs, which wait meanwhile.
+            capacity=1 if once else capacity,
             labels=read_labels(labels, labels_file),
             registration_token=registration_token,
             kill_grace=kill_grace,

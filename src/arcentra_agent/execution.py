@@ -13,7 +13,7 @@ from arcentra_agent.logs.log_file import LogFile
 from arcentra_agent.logs.shipper import LogShipper, StepLog
 from arcentra_agent.outcomes import InvalidStepError, Outcome
 from arcentra_agent.secret_values import SecretValues
-from arcentra_agent.step_host.commands import Feed, Stop
+from arcentra_agent.step_host.commands import Discard, Feed, Stop
 from arcentra_agent.step_host.container import kill_noted
 from arcentra_agent.step_host.files import StepRecord
 from arcentra_agent.step_host.handle import HostHandle
@@ -21,7 +21,7 @@ from arcentra_agent.step_host.lease import Lease
 from arcentra_agent.step_host.order import Local, Order, StepSpec
 from arcentra_agent.step_host.starter import HostStarter
 from arcentra_agent.workdir import WorkDir
-from arcentra_agent.workspaces import Workspaces, remove_tree
+from arcentra_agent.workspaces import Workspaces
 from arcentra_api.agent.v1 import agent_pb2
 
 # Seconds that a host gets to end after its step has been killed.
@@ -90,7 +90,10 @@ class Execution:
     async def run(self) -> Outcome:
         """Start the step, or take it over, and return what became of it; nothing but cancellation is raised.
 
-        Cancelled, it stops the step first, unless it was told to leave it.
+        Cancelled, it stops the step first, unless it was told to leave it. A fault of the agent fails the step.
+
+        Raises:
+            Exception: the agent had a fault after it was told to leave the step, which goes on.
         """
         try:
             self._site.workspaces.enter(self._workspace, self._run.job_id)
@@ -104,6 +107,10 @@ class Execution:
         except asyncio.CancelledError:
             await self._let_go()
             raise
+        except Exception as error:
+            if self._is_left:
+                raise
+            return await self._broken(error)
         finally:
             self._site.workspaces.leave(self._workspace, self._run.job_id)
 
@@ -132,8 +139,14 @@ class Execution:
                 return await self._not_started(error)
         if self._cancelled is not None:
             self._host.tell(self._cancelled)
-        self.log = self._site.shipper.open(self._run, LogFile(self._files.log), CursorJournal(self._files.cursor))
+        file, journal = LogFile(self._files.log), CursorJournal(self._files.cursor)
+        self.log = self._site.shipper.open(self._run, file, journal, on_given_up=self._discard_output)
         return None
+
+    def _discard_output(self) -> None:
+        """Have no more room taken by a log that nobody wants; the step goes on."""
+        if self._host is not None:
+            self._host.tell(Discard())
 
     async def _start(self) -> HostHandle:
         workspace = self._site.work_dir.workspaces / self._workspace
@@ -151,8 +164,30 @@ class Execution:
 
     async def _not_started(self, error: Exception) -> Outcome:
         self.settled.set()
-        secrets = await asyncio.to_thread(SecretValues, list(self._run.secrets.values()))
-        return outcomes.outcome_of_error(error).without(secrets)
+        return self.failed_by(error)
+
+    def failed_by(self, error: Exception) -> Outcome:
+        """Return the outcome of a step that the agent's host, or a fault of the agent, does not let go on."""
+        outcome = outcomes.outcome_of_error(error).without(SecretValues(self._run.secrets.values()))
+        if outcome.traceback:
+            _log.error("step_run_broke", step_run_id=self._run.step_run_id, exception=outcome.traceback)
+        return outcome
+
+    async def _broken(self, error: Exception) -> Outcome:
+        """End the step after a fault of the agent, unless it has ended already; return its outcome."""
+        known = self._files.read_outcome()
+        outcome = self.failed_by(error)
+        # One may have been started all the same.
+        self._host = self._host or HostHandle(self._files)
+        try:
+            await self._let_go()
+        except (OSError, RuntimeError) as again:
+            _log.error("step_run_not_ended", step_run_id=self._run.step_run_id, error=str(again))
+        if self.log is None:
+            return known or outcome
+        ended = known or replace(outcome, log_size=max(self.log.file.size, self.log.cursor.cut_bytes))
+        self._site.shipper.end(self.log, ended.log_size)
+        return ended
 
     async def _followed(self) -> Outcome:
         """Wait for the end of the host, and see that its step ends with it."""
@@ -163,7 +198,9 @@ class Execution:
         if outcome is None:
             killed = await asyncio.to_thread(self._kill_orphans)
             _log.error("step_host_lost", step_run_id=self._run.step_run_id, killed=killed)
-            outcome = replace(outcomes.lost(_HOST_LOST), log_size=self.log.file.size)
+            # The file is shorter than what was sent when its host has thrown away what the server did not want.
+            size = max(self.log.file.size, self.log.cursor.cut_bytes)
+            outcome = replace(outcomes.lost(self._how_lost()), log_size=size)
         if outcome.traceback:
             _log.error("step_run_broke", step_run_id=self._run.step_run_id, exception=outcome.traceback)
         self._site.shipper.end(self.log, outcome.log_size)
@@ -184,9 +221,20 @@ class Execution:
             self._host.kill()
         await asyncio.to_thread(self._kill_orphans)
 
+    def _how_lost(self) -> str:
+        """Tell what is known of the end of a host that left no outcome."""
+        fault = self._files.read_fault()
+        if not fault:
+            return _HOST_LOST
+        _log.error("step_host_broke", step_run_id=self._run.step_run_id, exception=fault)
+        return f"the process that the step ran under failed: {fault.strip().splitlines()[-1]}"
+
     def _kill_orphans(self) -> int:
         kill_noted(self._files.container)
-        return orphans.kill_abandoned(self._site.work_dir.workspaces, self._run.step_run_id)
+        killed = orphans.kill_abandoned(self._site.work_dir.workspaces, self._run.step_run_id)
+        # Once more: what was killed just now may have made the container after the first look.
+        kill_noted(self._files.container)
+        return killed
 
     def forget(self) -> None:
         """Remove what is left on disk: everybody who needs to has read it."""
@@ -196,7 +244,10 @@ class Execution:
             self._files.remove()
         except OSError as error:
             _log.warning("step_files_not_removed", step_run_id=self._run.step_run_id, error=str(error))
-        remove_tree(self._files.scratch)
+        try:
+            self._site.work_dir.trash.throw(self._files.scratch)
+        except OSError as error:
+            _log.warning("step_files_not_removed", step_run_id=self._run.step_run_id, error=str(error))
 
 
 def record_of(run: agent_pb2.StepRun) -> StepRecord:

@@ -45,8 +45,12 @@ class Membership:
     is_new: bool = False
 
 
-async def join(config: AgentConfig, channel: aio.Channel, credential_file: Path) -> Membership:
+async def join(
+    config: AgentConfig, channel: aio.Channel, credential_file: Path, unstored: Credential | None = None
+) -> Membership:
     """Register until the server has answered, and keep the credential it gave; the agent may have to be approved yet.
+
+    `unstored` is a credential that is newer than the stored one.
 
     Raises:
         JoinRefusedError: when the server refuses the credential and the registration token.
@@ -55,7 +59,7 @@ async def join(config: AgentConfig, channel: aio.Channel, credential_file: Path)
     """
     backoff = Backoff()
     while True:
-        credential = load_credential(credential_file)
+        credential = unstored or load_credential(credential_file)
         if credential is None and not config.registration_token:
             raise JoinRefusedError("this agent has not joined yet: give it a --registration-token")
         try:

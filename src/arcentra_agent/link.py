@@ -1,7 +1,8 @@
 """The agent's one connection: the channel, and who the agent is on it."""
 
 import asyncio
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -9,7 +10,7 @@ from grpc import aio
 
 from arcentra_agent.channel import Backoff, bearer
 from arcentra_agent.config import AgentConfig
-from arcentra_agent.credentials import Credential, save_credential
+from arcentra_agent.credentials import Credential, reserve_room, save_credential
 from arcentra_agent.joining import Membership, half_time, join
 from arcentra_agent.step_host.boot_clock import boottime
 from arcentra_api.agent.v1 import agent_pb2, agent_pb2_grpc
@@ -30,6 +31,11 @@ class Link:
     joined_anew: bool = False
     _membership: Membership | None = None
     _is_trusted: bool = False
+    # Given by the server, in use, and not on the disk yet.
+    _unstored: Credential | None = None
+    _to_store: asyncio.Event = field(default_factory=asyncio.Event)
+    _storing: threading.Lock = field(default_factory=threading.Lock)
+    _rotation: asyncio.Task[None] | None = None
 
     @property
     def stub(self) -> agent_pb2_grpc.AgentServiceStub:
@@ -57,7 +63,10 @@ class Link:
     async def ensure_joined(self) -> None:
         """Register if this process has not yet, or was told that its credential is not valid. Raises as `join`."""
         if not self._is_trusted:
-            membership = await join(self.config, self.channel, self.credential_file)
+            membership = await join(self.config, self.channel, self.credential_file, self._unstored)
+            if membership.credential != self._unstored:
+                # Joined anew: this one is stored, and the other is nobody's any more.
+                self._unstored = None
             if not self.has_joined or membership.is_new:
                 agent_id, labels = membership.credential.agent_id, dict(membership.labels)
                 _log.info("joined", agent_id=agent_id, server=self.config.server, labels=labels)
@@ -76,18 +85,33 @@ class Link:
             await asyncio.sleep(min(_LOOK, max(left, 0.01)))
 
     async def rotate_credential(self) -> None:
-        """Put a new credential in the place of the one in use; it is stored before it is used.
+        """Put a new credential in the place of the one in use; it is asked for when there is room to store it.
 
         The old one goes on for 10 minutes. An agent that ends before it has stored the new one comes back with the old.
+        Cancelled, it goes on by itself: what the server has given must not get lost.
 
         Raises:
             aio.AioRpcError: when the server gives none.
+            OSError: when there is no room for it.
         """
-        answer = await self._new_credential()
-        credential = Credential(self.agent_id, answer.auth_token)
-        await self._store(credential)
-        self._membership = replace(self.membership, credential=credential, rotate_at=half_time(answer.token_expires_at))
-        _log.info("credential_rotated", agent_id=self.agent_id, expires_at=answer.token_expires_at)
+        if self._rotation is None or self._rotation.done():
+            self._rotation = asyncio.create_task(self._rotate(), name="rotation")
+            # Told to whoever waits; nobody may any more.
+            self._rotation.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._rotation)
+
+    async def store(self) -> None:
+        """Store new credentials for which there was no room at first, until cancelled; then once more."""
+        backoff = Backoff(first=1.0)
+        try:
+            while True:
+                await self._to_store.wait()
+                self._to_store.clear()
+                while not await asyncio.to_thread(self._stored):  # noqa: ASYNC110 - the disk tells nobody of free room
+                    await asyncio.sleep(backoff.next())
+                backoff.reset()
+        finally:
+            self._stored()
 
     async def unregister_if_new(self, reason: str) -> None:
         """Leave for good, if it was this process that made the agent; a server that is away keeps the agent listed."""
@@ -106,11 +130,26 @@ class Link:
         request = agent_pb2.RotateCredentialRequest(agent_id=self.agent_id)
         return await self.stub.RotateCredential(request, metadata=self.metadata, timeout=_CALL_TIMEOUT)
 
-    async def _store(self, credential: Credential) -> None:
-        backoff = Backoff(first=1.0)
-        while True:
+    async def _rotate(self) -> None:
+        await asyncio.to_thread(reserve_room, self.credential_file)
+        answer = await self._new_credential()
+        credential = Credential(self.agent_id, answer.auth_token)
+        self._membership = replace(self.membership, credential=credential, rotate_at=half_time(answer.token_expires_at))
+        self._unstored = credential
+        if not await asyncio.to_thread(self._stored):
+            self._to_store.set()
+        _log.info("credential_rotated", agent_id=self.agent_id, expires_at=answer.token_expires_at)
+
+    def _stored(self) -> bool:
+        """Store the newest credential, if there is one that is not; tell whether none is left."""
+        with self._storing:
+            if (credential := self._unstored) is None:
+                return True
             try:
-                return await asyncio.to_thread(save_credential, self.credential_file, credential)
+                save_credential(self.credential_file, credential)
             except OSError as error:
                 _log.error("credential_not_stored", path=str(self.credential_file), error=str(error))
-                await asyncio.sleep(backoff.next())
+                return False
+            if self._unstored is credential:
+                self._unstored = None
+            return self._unstored is None

@@ -10,7 +10,12 @@ from pathlib import Path
 import psutil
 import structlog
 
+# Seconds between the beginning of a process by the kernel's clock and by that of a file system, at most.
+_CLOCKS_DIFFER = 2.0
 _log = structlog.get_logger("arcentra_agent")
+
+# A process number and its beginning: numbers are given again.
+_Key = tuple[int, float]
 
 
 class Load:
@@ -31,7 +36,7 @@ class Load:
         while True:
             try:
                 self._newest = await asyncio.to_thread(self._probe.measure)
-            except (OSError, psutil.Error) as error:
+            except (OSError, RuntimeError, psutil.Error) as error:
                 _log.debug("load_not_measured", error=str(error))
             await self._wanted.wait()
             self._wanted.clear()
@@ -45,7 +50,7 @@ class _Probe:
         self._steps = steps
         self._cores = os.cpu_count() or 1
         self._measured_at = time.monotonic()
-        self._seconds: dict[int, float] = {}
+        self._seconds: dict[_Key, float] = {}
         self._host_seconds = _host_seconds()
 
     def measure(self) -> Mapping[str, str]:
@@ -70,26 +75,47 @@ class _Probe:
     def _of_steps(self) -> tuple[float, int]:
         """Return the processor time of all steps in percent, and the bytes of memory they hold."""
         now, used, resident = time.monotonic(), 0.0, 0
-        seconds: dict[int, float] = {}
+        seconds: dict[_Key, float] = {}
         for process in self._processes():
             with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
+                times, key = process.cpu_times(), (process.pid, process.create_time())
                 total = times.user + times.system
                 # What a process of the last measurement used before that was counted then.
-                used += max(0.0, total - self._seconds.get(process.pid, 0.0))
-                seconds[process.pid] = total
+                used += max(0.0, total - self._seconds.get(key, 0.0))
+                seconds[key] = total
                 resident += process.memory_info().rss
         elapsed = max(now - self._measured_at, 0.001)
         self._measured_at, self._seconds = now, seconds
         return 100 * used / elapsed / self._cores, resident
 
     def _processes(self) -> Iterator[psutil.Process]:
-        """Yield the hosts of all steps, those of an agent before included, and everything below them."""
+        """Yield the hosts of all steps, those of an agent before included, and everything below them.
+
+        All processes of the host are looked at once, however many steps there are.
+        """
+        written = self._noted()
+        if not written:
+            return
+        below: dict[int, list[psutil.Process]] = {}
+        hosts: list[psutil.Process] = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                below.setdefault(process.ppid(), []).append(process)
+                # One that began after its number was written down is another that got the same number.
+                if process.create_time() <= written.get(process.pid, 0.0) + _CLOCKS_DIFFER:
+                    hosts.append(process)
+        while hosts:
+            process = hosts.pop()
+            yield process
+            hosts += below.pop(process.pid, [])
+
+    def _noted(self) -> dict[int, float]:
+        """Return the process numbers that hosts have written down, and when (Unix seconds)."""
+        written: dict[int, float] = {}
         for file in self._steps.glob("*/pid"):
-            with contextlib.suppress(OSError, ValueError, psutil.Error):
-                host = psutil.Process(int(file.read_text()))
-                yield host
-                yield from host.children(recursive=True)
+            with contextlib.suppress(OSError, ValueError):
+                written[int(file.read_text())] = file.stat().st_mtime
+        return written
 
 
 def _host_seconds() -> tuple[float, float]:

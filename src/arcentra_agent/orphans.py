@@ -1,8 +1,9 @@
 """Processes that left their step: children that outlived their parents, and what a killed step host left behind.
 
 A step host is a child subreaper where the kernel has that (Linux): a process that escapes its process group by `setsid`
-becomes a child of the host when its parent ends, and is found there by the step's name in its environment. When the
-host itself was killed, what is left is found among all processes of the machine, by the same name.
+becomes a child of the host when its parent ends. A host has one step, so all its children are the step's, whatever they
+have in their environment. When the host itself was killed, what is left is found among all processes of the machine, by
+the step's name in its environment; a process that has thrown that away is not found.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from pathlib import Path
 import structlog
 
 _PR_SET_CHILD_SUBREAPER = 36
-_LOOKS, _LOOK_PAUSE = 5, 0.01
+_LOOK_PAUSE = 0.01
 # What does not end within so many passes is stuck in the kernel, and is killed when it comes out of it.
 _PASSES, _QUIET_PASSES = 200, 2
 _PROC = Path("/proc")
@@ -31,18 +32,23 @@ def become_subreaper() -> None:
         _log.debug("subreaper_unavailable")
 
 
-def kill_orphans_of(step_run_id: str) -> int:
-    """Kill and reap every adopted process of a step run; return how many. Their own children follow them to the host.
+def children_named(program: str) -> int:
+    """Return how many children of this process run a program of this name."""
+    return sum(_name(pid) == program for pid in _own_children())
 
-    It may take some time, so it is not for the event loop.
+
+def kill_children() -> int:
+    """Kill every child of this process and reap those that have ended; return how many there were.
+
+    Their own children become children of this process, and those that were just killed take a moment to end: all of them
+    are gone when this returns 0. It does not wait.
     """
-    mark, killed = _mark_of(step_run_id), 0
-    while found := [pid for pid in _own_children() if mark in _settled_environment(pid)]:
-        for pid in found:
-            _kill(pid)
-            _reap(pid)
-        killed += len(found)
-    return killed
+    children = _own_children()
+    for pid in children:
+        _kill(pid)
+    for pid in children:
+        _reap(pid)
+    return len(children)
 
 
 def reap_adopted(own: set[int]) -> None:
@@ -109,15 +115,6 @@ def _all_processes() -> Iterator[int]:
                 yield int(entry.name)
 
 
-def _settled_environment(pid: int) -> list[bytes]:
-    """Return the environment of a child; one that is just starting a program shows none for a moment."""
-    for _ in range(_LOOKS):
-        if (environment := _environment(pid)) or _state(pid) in {"", "Z"}:
-            return environment
-        time.sleep(_LOOK_PAUSE)
-    return []
-
-
 def _environment(pid: int) -> list[bytes]:
     """Return the environment a process was started with; empty for one that is gone, a zombie or another user's."""
     try:
@@ -135,6 +132,13 @@ def _state(pid: int) -> str:
         return ""
 
 
+def _name(pid: int) -> str:
+    try:
+        return (_PROC / str(pid) / "comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
@@ -142,4 +146,4 @@ def _kill(pid: int) -> None:
 
 def _reap(pid: int) -> None:
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+        os.waitpid(pid, os.WNOHANG)

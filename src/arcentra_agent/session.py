@@ -1,6 +1,7 @@
 """The stream of commands: held open for as long as the agent lives, opened again whenever it breaks."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from arcentra_agent.mailbox import Mailbox
 from arcentra_agent.one_job import OneJob
 from arcentra_agent.step_host.boot_clock import boottime
 from arcentra_agent.steps import StepBoard
+from arcentra_agent.trash import Trash
 from arcentra_agent.workspaces import Workspaces
 from arcentra_api.agent.v1 import agent_pb2
 
@@ -41,6 +43,7 @@ class Desk:
     workspaces: Workspaces
     contact: Contact
     load: Load
+    trash: Trash
     one_job: OneJob | None = None
 
 
@@ -54,6 +57,7 @@ class Session:
         self._workspaces = desk.workspaces
         self._contact = desk.contact
         self._load = desk.load
+        self._trash = desk.trash
         self._one_job = desk.one_job
         self._admission = Admission(link, desk.board, desk.contact, desk.load)
         self._backoff = Backoff()
@@ -149,8 +153,12 @@ class Session:
                 break
             except aio.AioRpcError as error:
                 _log.warning("credential_not_rotated", code=error.code().name, reason=error.details())
-                await asyncio.sleep(backoff.next())
-        await call.done_writing()
+            except (OSError, RuntimeError) as error:
+                _log.warning("credential_not_rotated", reason=str(error))
+            await asyncio.sleep(backoff.next())
+        # A stream that is over has been ended for its own reasons, which the reader learns.
+        with contextlib.suppress(asyncio.InvalidStateError, aio.InternalError):
+            await call.done_writing()
 
     async def _write(self, call: _Call) -> None:
         clock = asyncio.get_running_loop().time
@@ -168,15 +176,15 @@ class Session:
                 message.task_acks.extend(outgoing.acks)
                 await call.write(message)
                 await self._mailbox.wait(beaten_at + self._interval - clock())
-        except (aio.AioRpcError, asyncio.InvalidStateError):
+        except (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):
             # The stream is over; the reader learns why.
             return
 
     def _heartbeat(self) -> agent_pb2.ConnectHeartbeat:
         running = self._board.step_run_ids
         draining = self._board.is_draining or (self._one_job is not None and self._one_job.is_taken)
-        # An agent that is about to stop has room for what it runs, and for nothing else.
-        capacity = len(running) if self._board.is_draining else self._link.config.capacity
+        # An agent that is about to end has room for what it runs, and for nothing else.
+        capacity = len(running) if self._board.is_closed else self._link.config.capacity
         return agent_pb2.ConnectHeartbeat(
             timestamp=int(time.time()),
             status=_status(len(running), capacity, draining=draining),
@@ -195,6 +203,7 @@ class Session:
             if not self._contact.is_connected:
                 self._contact.is_connected = True
                 self._admission.granted()
+                self._trash.begin()
                 self._backoff.reset()
                 _log.info("connected", agent_id=self._link.agent_id, server=self._link.config.server)
             self._take(message)

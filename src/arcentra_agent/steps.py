@@ -5,11 +5,10 @@ committed how it ended. What was started goes on when the agent ends, and the ne
 """
 
 import asyncio
-import contextlib
 import re
 from collections import OrderedDict
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 
 import structlog
 
@@ -81,7 +80,15 @@ class StepBoard:
         self._commands: OrderedDict[str, None] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
+        # Draining, it takes the next steps of the jobs that it has begun; closed, it takes nothing.
         self.is_draining = False
+        self._is_closed = False
+        self._in_a_hurry = asyncio.Event()
+
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether nothing is taken any more."""
+        return self._is_closed
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -103,7 +110,7 @@ class StepBoard:
         step.may_start = True
         step.decided.set()
         _log.info("step_run_adopted", step_run_id=record.step_run_id)
-        self._add(step, self._live_on(step))
+        self._add(step, self._live_on)
 
     # What the server says
 
@@ -121,7 +128,7 @@ class StepBoard:
             return
         run.command_id = command_id
         step = Step(run, Execution(self._site, run))
-        self._add(step, self._live(step))
+        self._add(step, self._live)
 
     def committed(self, report: agent_pb2.TaskStatus) -> None:
         """Take note that the server committed a report."""
@@ -162,13 +169,15 @@ class StepBoard:
 
     async def leave_all(self) -> None:
         """Leave what runs to the next process of the agent; nothing is stopped and nothing more is started."""
-        self.is_draining = True
+        self.close()
         # A start that was reported may be accepted any moment; nobody else would know that it never happened.
         reported = [step for step in self._steps.values() if step.has_slot]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_DECISIONS):
-                for step in reported:
-                    await step.decided.wait()
+        waits = [asyncio.ensure_future(self._in_a_hurry.wait()), asyncio.ensure_future(_all_decided(reported))]
+        try:
+            await asyncio.wait(waits, timeout=_LAST_DECISIONS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
         for step in list(self._steps.values()):
             step.is_left = True
             step.execution.leave()
@@ -176,12 +185,30 @@ class StepBoard:
                 await step.execution.settled.wait()
             self._abandon(step)
 
+    def hurry_leaving(self) -> None:
+        """Leave without waiting for what the server decides."""
+        self._in_a_hurry.set()
+
+    def leave_now(self) -> None:
+        """Have everything left to the next process that is cancelled from now on: this one has a fault."""
+        self.close()
+        for step in self._steps.values():
+            step.is_left = True
+            step.execution.leave()
+
+    def close(self) -> None:
+        """Take nothing more, also not of jobs that are here."""
+        self.is_draining = self._is_closed = True
+
     def cancel_all(self, reason: str) -> None:
+        """Stop all, each to be reported as cancelled, and take nothing more."""
+        self.close()
         for step_run_id in self.step_run_ids:
             self.cancel(step_run_id, reason)
 
     def abandon_all(self) -> None:
         """Kill everything now and report nothing more; what had ended is left to be reported by the next process."""
+        self.close()
         self._site.kill_grace = 0
         for step in list(self._steps.values()):
             # Its end may stand on the disk without having been read yet.
@@ -190,6 +217,17 @@ class StepBoard:
             self._abandon(step)
 
     # The life of a step run
+
+    async def _whole(self, step: Step, live: Callable[[Step], Awaitable[None]]) -> None:
+        """Let no fault of the agent in one step run end the others, or go unreported."""
+        try:
+            await live(step)
+        except Exception as error:  # noqa: BLE001 - told by its outcome
+            if step.is_left:
+                _log.error("step_run_left_in_disorder", step_run_id=step.run.step_run_id, error=repr(error))
+                return
+            self._mailbox.put(step.final_report(step.execution.failed_by(error)))
+            await step.closed.wait()
 
     async def _live(self, step: Step) -> None:
         async with self._slots:
@@ -222,16 +260,19 @@ class StepBoard:
         await step.closed.wait()
         _log.info("step_run_ended", step_run_id=step.run.step_run_id, status=outcome.status, reason=outcome.reason)
 
-    def _add(self, step: Step, life: Coroutine[Any, Any, None]) -> None:
+    def _add(self, step: Step, live: Callable[[Step], Awaitable[None]]) -> None:
         self._steps[step.run.step_run_id] = step
         self._empty.clear()
-        step.task = self._tasks.create_task(life, name=f"step-{step.run.step_run_id}")
+        step.task = self._tasks.create_task(self._whole(step, live), name=f"step-{step.run.step_run_id}")
         # Not at the end of its life: a task that is cancelled before its first turn never gets there.
         step.task.add_done_callback(lambda _: self._forget(step))
 
     def _forget(self, step: Step) -> None:
-        if not step.is_left:
-            step.execution.forget()
+        try:
+            if not step.is_left:
+                step.execution.forget()
+        except Exception as error:  # noqa: BLE001 - the rest of this is owed to the others
+            _log.error("step_run_not_forgotten", step_run_id=step.run.step_run_id, error=repr(error))
         # Nobody is to wait for what does not come any more.
         step.decided.set()
         step.execution.settled.set()
@@ -254,7 +295,7 @@ class StepBoard:
 
     def _refusal(self, run: agent_pb2.StepRun) -> str:
         """Say why a step run cannot be taken, or nothing."""
-        if self.is_draining:
+        if self._is_closed or (self.is_draining and run.job_id not in self._site.workspaces.job_ids):
             return "the agent is stopping"
         if len(self._steps) >= self._most:
             return "the agent is full"
@@ -287,3 +328,8 @@ class StepBoard:
         if refusal:
             _log.warning("dispatch_refused", command_id=command_id, reason=refusal)
         self._mailbox.put(agent_pb2.TaskAck(command_id=command_id, status=status, message=refusal))
+
+
+async def _all_decided(steps: Iterable[Step]) -> None:
+    for step in steps:
+        await step.decided.wait()

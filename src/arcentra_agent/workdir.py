@@ -10,7 +10,8 @@ import structlog
 
 from arcentra_agent import orphans
 from arcentra_agent.step_host.files import DamagedRecordError, StepFiles, StepRecord
-from arcentra_agent.workspaces import Workspaces, remove_tree
+from arcentra_agent.trash import Trash
+from arcentra_agent.workspaces import Workspaces
 
 _log = structlog.get_logger("arcentra_agent")
 
@@ -24,6 +25,7 @@ class WorkDir:
     """The paths below a work directory, and its lock while it is open. `left` are the step runs of an agent before."""
 
     root: Path
+    trash: Trash = field(init=False)
     left: list[StepRecord] = field(default_factory=list)
     _lock: int = -1
 
@@ -48,11 +50,11 @@ class WorkDir:
         return self.root / "scratch"
 
     @property
-    def trash(self) -> Path:
-        return self.root / "trash"
+    def one_job(self) -> Path:
+        return self.root / "one-job.json"
 
     def __enter__(self) -> Self:
-        """Lock the directory, then make it clean.
+        """Lock the directory, then put aside what belongs to nobody; `trash.begin` deletes it.
 
         Raises:
             WorkDirBusyError: when another agent holds it.
@@ -78,19 +80,29 @@ class WorkDir:
         return StepFiles.below(self.root, step_run_id)
 
     def _clean(self) -> None:
-        """Find the step runs that were left, and remove what belongs to none of them."""
-        for directory in (self.workspaces, self.steps, self.logs, self.scratch, self.trash):
+        """Find the step runs that were left, and throw away what belongs to none of them."""
+        trash = self.root / "trash"
+        for directory in (self.workspaces, self.steps, self.logs, self.scratch, trash):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.trash = Trash(trash)
         self.left = [record for entry in self.steps.iterdir() if (record := _record(self.files_of(entry.name)))]
         ids = {record.step_run_id for record in self.left}
         if killed := orphans.kill_stale(self.workspaces, but=ids):
             _log.warning("stale_processes_killed", count=killed)
-        kept = Workspaces(self.workspaces, self.trash, remove_tree).names | {record.workspace for record in self.left}
-        _remove_others(self.workspaces, kept)
-        _remove_others(self.steps, ids)
-        _remove_others(self.scratch, ids)
-        _remove_others(self.logs, {self.files_of(step_run_id).log.name for step_run_id in ids})
-        _remove_others(self.trash, set())
+        kept = Workspaces(self.workspaces, self.trash.throw).names
+        self._throw_others(self.workspaces, kept | {record.workspace or record.job_id for record in self.left})
+        self._throw_others(self.steps, ids)
+        self._throw_others(self.scratch, ids)
+        self._throw_others(self.logs, {self.files_of(step_run_id).log.name for step_run_id in ids})
+
+    def _throw_others(self, directory: Path, names: set[str]) -> None:
+        for entry in directory.iterdir():
+            if entry.name in names:
+                continue
+            try:
+                self.trash.throw(entry)
+            except OSError as error:
+                _log.warning("leftover_not_removed", path=str(entry), error=str(error))
 
 
 def _record(files: StepFiles) -> StepRecord | None:
@@ -100,9 +112,3 @@ def _record(files: StepFiles) -> StepRecord | None:
         # Written before anything was started, so there is nothing to go on with.
         _log.warning("step_record_damaged", reason=str(error))
         return None
-
-
-def _remove_others(directory: Path, names: set[str]) -> None:
-    for entry in directory.iterdir():
-        if entry.name not in names:
-            remove_tree(entry)

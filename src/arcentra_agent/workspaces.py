@@ -7,7 +7,6 @@ import re
 import shutil
 import stat
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import structlog
@@ -24,16 +23,14 @@ class WorkspaceError(ValueError):
 class Workspaces:
     """Which directories exist, for which jobs, and how many steps are in each.
 
-    `remove` is what actually deletes a tree; it is called when the last step has left and every job is released. Which
-    jobs have which directories is kept beside `root`, for the next process of the agent.
+    `throw` takes a tree away; it is called when the last step has left and every job is released. Which jobs have which
+    directories is kept beside `root`, for the next process of the agent.
     """
 
-    def __init__(self, root: Path, trash: Path, remove: Callable[[Path], None]) -> None:
+    def __init__(self, root: Path, throw: Callable[[Path], None]) -> None:
         self._root = root
         self._list = root.with_suffix(".json")
-        self._trash = trash
-        self._remove = remove
-        self._number = count(1)
+        self._throw = throw
         self._jobs = {name: jobs for name, jobs in _read_list(self._list).items() if (root / name).is_dir()}
         self._steps: dict[str, int] = {}
 
@@ -82,14 +79,11 @@ class Workspaces:
             return
         self._steps.pop(name, None)
         self._jobs.pop(name, None)
-        # Moved first: a job that gets the same name a moment later starts in an empty directory.
-        condemned = self._trash / f"workspace-{next(self._number)}"
         try:
-            (self._root / name).rename(condemned)
+            # Moved and not deleted: a job that gets the same name a moment later starts in an empty directory.
+            self._throw(self._root / name)
         except OSError as error:
             _log.warning("workspace_not_removed", workspace=name, error=str(error))
-            return
-        self._remove(condemned)
 
     def _keep_list(self) -> None:
         """Write the list down, whole or not at all; without room for it, jobs end with this process of the agent."""

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from arcentra_agent.environment import BadEnvironmentError
 from arcentra_agent.plugins.base import PluginMissingError
-from arcentra_agent.step_host.container import find_runtime
+from arcentra_agent.step_host.container import _variables, find_runtime
 from arcentra_api.agent.v1 import agent_pb2
 from tests.agent.processes import AgentProcess, Gate, end_of, gone, host_pids, running_agent, script
 from tests.support.fake_control_plane import FakeControlPlane
@@ -165,6 +166,28 @@ def test_the_runtime_that_is_there_is_taken(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / name).touch(0o755)
         assert find_runtime((), "alpine") == (name,)
     assert find_runtime(("docker", "--context", "x"), "alpine") == ("docker", "--context", "x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GOOGLE_CREDENTIALS", "GOOD_NAME", "GO_VERSION", "DOCKER_AUTH_CONFIG", "REGISTRY_PASSWORD", "CONTAINER_NAMES"],
+)
+async def test_a_variable_that_no_runtime_knows_may_have_several_lines(tmp_path: Path, name: str) -> None:
+    value = "{\n}" * 1000
+    async with _variables({name: value}, tmp_path) as (options, env):
+        assert (options, dict(env)) == ([f"--env={name}"], {name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["GODEBUG", "DOCKER_HOST", "CONTAINERS_CONF", "CONTAINER_HOST", "https_proxy", "NO_PROXY"]
+)
+async def test_a_variable_that_changes_how_a_runtime_works_does_not_reach_it(tmp_path: Path, name: str) -> None:
+    async with _variables({name: "x"}, tmp_path) as (options, env):
+        assert not env
+        assert options == [f"--env-file={tmp_path / 'env'}"]
+    with pytest.raises(BadEnvironmentError, match="one line"):
+        async with _variables({name: "x\ny"}, tmp_path):
+            pass
 
 
 def _seen_by_all(text: str) -> list[str]:

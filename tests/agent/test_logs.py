@@ -224,3 +224,34 @@ async def test_a_spool_grows_again_when_other_logs_are_gone(tmp_path: Path) -> N
         await asyncio.to_thread(os.write, spool.writer, bytes(50_000))
     await spool.close()
     assert spool.size == 900_005
+
+
+async def test_a_log_that_nobody_wants_is_counted_and_takes_no_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "log", _unexpected, limit=100_000)
+    os.write(spool.writer, bytes(50_000))
+    spool.discard()
+    for _ in range(10):
+        await asyncio.to_thread(os.write, spool.writer, bytes(50_000))
+    await spool.close()
+    spool.discard()
+    assert spool.size == 550_000
+    assert (tmp_path / "log").stat().st_size == 0
+
+
+def test_that_a_log_was_given_up_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "cursor").touch()
+    cursor = LogCursor()
+    journal = _kept(tmp_path / "cursor", cursor)
+    cursor.next_chunks(10, limit=1)
+    cursor.give_up("LOG_LIMIT:\n too much")
+    journal.keep(cursor)
+    journal.keep(cursor)
+    restored = CursorJournal(tmp_path / "cursor").restore()
+    assert (restored.given_up, restored.cut_bytes) == ("LOG_LIMIT: too much", 10)
+    assert restored.next_chunks(100, limit=1) == []
+    assert (tmp_path / "cursor").read_bytes().count(b"given-up") == 1
+
+
+def test_a_cursor_that_can_neither_be_written_nor_removed_harms_nobody(tmp_path: Path) -> None:
+    (tmp_path / "cursor").mkdir()
+    assert CursorJournal(tmp_path / "cursor").restore().given_up

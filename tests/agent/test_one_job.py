@@ -50,23 +50,49 @@ def _step(step_run_id: str, place: int, *, may_fail: bool = False, job_id: str =
         ([], {"adopted": False}, False),
     ],
 )
-def test_how_a_job_went(steps: list[agent_pb2.StepRun], ends: dict[str, bool], *, went_well: bool) -> None:
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_how_a_job_went(
+    tmp_path: Path, steps: list[agent_pb2.StepRun], ends: dict[str, bool], *, went_well: bool, is_restarted: bool
+) -> None:
     over: list[bool] = []
-    job = OneJob(lambda: over.append(True), [] if steps else ["job-1"])
+    job = OneJob(lambda: over.append(True), tmp_path / "job", [] if steps else ["job-1"])
     assert all(job.takes(step) for step in steps)
     for step_run_id, well in ends.items():
         job.committed(_report(step_run_id, well=well))
+        if is_restarted:
+            job = OneJob(lambda: over.append(True), tmp_path / "job", ["job-0", "job-1"])
+            assert job.is_taken
+            assert not job.takes(_step("other", 0, job_id="job-2"))
     assert not job.went_well
     job.released(["job-2"])
     assert not over
     job.released(["job-1"])
     assert over
     assert job.went_well == went_well
+    # Also for the next process, when this one ends before it has told.
+    again = OneJob(lambda: over.append(True), tmp_path / "job")
+    assert (len(over), again.went_well) == (2, went_well)
+    again.forget()
+    assert not OneJob(lambda: over.append(True), tmp_path / "job").is_taken
 
 
-def test_a_job_that_is_taken_away_is_over() -> None:
+def test_a_job_whose_workspace_is_gone_is_not_gone_on_with(tmp_path: Path) -> None:
+    OneJob(lambda: None, tmp_path / "job").takes(_step("a", 0))
+    assert OneJob(lambda: None, tmp_path / "job", ["job-1"]).is_taken
+    assert not OneJob(lambda: None, tmp_path / "job").is_taken
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"job_id": "job-1", "is_over": false, "steps": [1]}'])
+def test_a_job_that_cannot_be_read_is_known_by_its_workspace(tmp_path: Path, content: str) -> None:
+    (tmp_path / "job").write_text(content)
+    job = OneJob(lambda: None, tmp_path / "job", ["job-1"])
+    assert job.takes(_step("a", 0))
+    assert not job.takes(_step("b", 0, job_id="job-2"))
+
+
+def test_a_job_that_is_taken_away_is_over(tmp_path: Path) -> None:
     over: list[bool] = []
-    job = OneJob(lambda: over.append(True))
+    job = OneJob(lambda: over.append(True), tmp_path / "job")
     job.takes(_step("a", 0))
     job.refused(_report("a", well=True, lease="an older lease"))
     assert not over
@@ -75,8 +101,8 @@ def test_a_job_that_is_taken_away_is_over() -> None:
     assert not job.went_well
 
 
-def test_a_second_job_is_not_taken() -> None:
-    job = OneJob(lambda: None)
+def test_a_second_job_is_not_taken(tmp_path: Path) -> None:
+    job = OneJob(lambda: None, tmp_path / "job")
     assert not job.is_taken
     assert job.takes(_step("a", 0))
     assert job.is_taken
@@ -118,6 +144,38 @@ async def test_an_agent_for_one_job_that_was_known_before_stays_known(plane: Fak
         assert (await agent.ended())[0] == 0
     assert plane.departures == []
     assert (agent.work_dir / "agent.json").exists()
+
+
+@pytest.mark.slow
+async def test_an_agent_for_one_job_remembers_it_between_two_steps(plane: FakeControlPlane, tmp_path: Path) -> None:
+    async with running_agent(plane, tmp_path / "work", "--once") as agent:
+        first = plane.dispatch("step-1", args=script("exit 3"), step_index=0)
+        await plane.until(lambda: first.end)
+        await plane.heartbeat(lambda beat: not beat.running_step_run_ids)
+        await agent.kill()
+        await agent.start_again()
+        assert plane.heartbeats[0].draining
+        other = plane.dispatch("step-9", args=script("true"), job_id="job-2")
+        await plane.until(lambda: other.acks)
+        assert other.acks[0].status == agent_pb2.ACK_STATUS_FAILED
+        second = plane.dispatch("step-2", args=script("true"), step_index=1)
+        await plane.until(lambda: second.end)
+        plane.send(_RELEASED)
+        # The first step failed, of which this process has seen nothing.
+        assert (await agent.ended())[0] == 1
+        assert not (agent.work_dir / "one-job.json").exists()
+    assert second.statuses == ["RUNNING", "SUCCESS"]
+
+
+@pytest.mark.slow
+async def test_an_agent_for_one_job_has_room_for_one_step(plane: FakeControlPlane, tmp_path: Path) -> None:
+    """Leased more, it would refuse steps of others, and have them wait."""
+    async with running_agent(plane, tmp_path / "work", "--once", "--capacity", "8"):
+        step = plane.dispatch("step-1", args=script("exec sleep 1000"))
+        await plane.until(lambda: step.is_running)
+        await plane.heartbeat(lambda beat: beat.running_step_run_ids)
+    assert {request.max_concurrent_step_runs for request in plane.registrations} == {1}
+    assert {beat.max_concurrent_step_runs for beat in plane.heartbeats} == {1}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from arcentra_agent import orphans
 from arcentra_agent.plugins.base import Args
 from arcentra_agent.process import CannotStartError
+from arcentra_agent.trash import Trash
 from arcentra_agent.workspaces import WorkspaceError, Workspaces, remove_tree
 from tests.agent.processes import Gate, gone
 from tests.agent.stage import Stage
@@ -77,14 +79,13 @@ async def test_stale_processes_are_found_by_their_workspace(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/a", "a b", "-a", ".git", "x" * 200, "ä", "a\n"])
 def test_workspaces_have_safe_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(WorkspaceError, match="expected a name"):
-        Workspaces(tmp_path, tmp_path, remove_tree).enter(name, "")
+        Workspaces(tmp_path, remove_tree).enter(name, "")
 
 
 def test_a_workspace_goes_when_nobody_is_in_it_and_no_job_needs_it(tmp_path: Path) -> None:
-    root, trash = tmp_path / "workspaces", tmp_path / "trash"
+    root = tmp_path / "workspaces"
     root.mkdir()
-    trash.mkdir()
-    workspaces = Workspaces(root, trash, remove_tree)
+    workspaces = Workspaces(root, remove_tree)
     path = workspaces.enter("shared", "job-1")
     workspaces.enter("shared", "job-2")
     (path / "cache" / "closed").mkdir(parents=True)
@@ -99,4 +100,24 @@ def test_a_workspace_goes_when_nobody_is_in_it_and_no_job_needs_it(tmp_path: Pat
     workspaces.leave("shared", "job-1")
     assert not path.exists()
     assert workspaces.job_ids == []
-    assert not list(trash.iterdir())
+
+
+def test_what_is_thrown_away_is_deleted_by_a_thread_that_nothing_waits_for(tmp_path: Path) -> None:
+    root, begun = tmp_path / "trash", threading.active_count()
+    (root / "workspace-1").mkdir(parents=True)
+    trash = Trash(root)
+    for name in ("one", "two"):
+        (tmp_path / name / "workspace-1").mkdir(parents=True)
+        trash.throw(tmp_path / name)
+    trash.throw(tmp_path / "one")
+    assert len(list(root.iterdir())) == 3
+    trash.begin()
+    trash.begin()
+    assert threading.active_count() == begun + 1
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "trash")
+    while list(root.iterdir()):
+        os.sched_yield()
+    (tmp_path / "three").mkdir()
+    trash.throw(tmp_path / "three")
+    while list(root.iterdir()):
+        os.sched_yield()

@@ -19,7 +19,19 @@ def _settings(**fields: object) -> agent_pb2.ConnectResponse:
 
 
 def _token(work_dir: Path) -> str:
-    return str(json.loads((work_dir / "agent.json").read_text())["token"])
+    return _token_of(work_dir / "agent.json")
+
+
+def _token_of(file: Path) -> str:
+    return str(json.loads(file.read_text())["token"])
+
+
+def _in_the_way_of_the_credential(work_dir: Path) -> Path:
+    """Put a directory where the credential is; return where it is now."""
+    stored = work_dir / "agent.json"
+    aside = stored.rename(work_dir / "aside.json")
+    stored.mkdir()
+    return aside
 
 
 @pytest.mark.parametrize(("refusal", "command"), [(PENDING, "approve"), (DISABLED, "enable")])
@@ -89,21 +101,52 @@ async def test_an_agent_that_ended_before_it_kept_its_new_credential_comes_back_
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     async with running_agent(plane, tmp_path / "work") as agent:
-        # In the way of the file that the new one is written to.
-        (agent.work_dir / "agent.json.new").mkdir()
-        before = _token(agent.work_dir)
+        stored = _in_the_way_of_the_credential(agent.work_dir)
+        before = _token_of(stored)
         plane.send(_settings(rotate_credential=True))
-        # It goes on with the old one, and tries again.
         await plane.heartbeat(lambda _: plane.rotations and "credential_not_stored" in agent.errors)
-        await plane.heartbeat(lambda _: True)
         await agent.kill()
-        assert _token(agent.work_dir) == before != plane.tokens[AGENT_ID]
-        (agent.work_dir / "agent.json.new").rmdir()
+        assert before != plane.tokens[AGENT_ID]
+        (agent.work_dir / "agent.json").rmdir()
+        stored.rename(agent.work_dir / "agent.json")
         await agent.start_again()
         assert plane.registrations[-1].agent_id == AGENT_ID
         plane.send(_settings(rotate_credential=True))
         await plane.until(lambda: plane.rotations == 2)
-        await plane.until(lambda: len(plane.sequences) == 3 and plane.sequences[2])
+        seen = len(plane.sequences)
+        await plane.until(lambda: len(plane.sequences) > seen and plane.sequences[-1])
+        assert _token(agent.work_dir) == plane.tokens[AGENT_ID]
+
+
+async def test_a_new_credential_that_cannot_be_stored_is_used_and_stored_later(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    async with running_agent(plane, tmp_path / "work") as agent:
+        _in_the_way_of_the_credential(agent.work_dir)
+        plane.send(_settings(rotate_credential=True))
+        await plane.heartbeat(lambda _: plane.rotations and "credential_not_stored" in agent.errors)
+        # The old one has run out, and the stream over which the new one was asked for is gone.
+        plane.retired.clear()
+        await plane.stop()
+        await plane.start()
+        await plane.until(lambda: plane.is_connected)
+        step = plane.dispatch("step-1", args=script("echo there"))
+        await plane.until(lambda: step.end)
+        (agent.work_dir / "agent.json").rmdir()
+        await plane.heartbeat(lambda _: (agent.work_dir / "agent.json").exists())
+        assert _token(agent.work_dir) == plane.tokens[AGENT_ID]
+    assert plane.rotations == 1
+    assert len(plane.registrations) == 1
+
+
+async def test_a_new_credential_is_not_asked_for_without_room_for_it(plane: FakeControlPlane, tmp_path: Path) -> None:
+    async with running_agent(plane, tmp_path / "work") as agent:
+        (agent.work_dir / "agent.json.new").mkdir()
+        plane.send(_settings(rotate_credential=True))
+        await plane.heartbeat(lambda _: "credential_not_rotated" in agent.errors)
+        assert plane.rotations == 0
+        (agent.work_dir / "agent.json.new").rmdir()
+        await plane.until(lambda: len(plane.sequences) == 2 and plane.sequences[1])
         assert _token(agent.work_dir) == plane.tokens[AGENT_ID]
 
 

@@ -1,9 +1,11 @@
 """What a step host and its agent tell each other: orders, commands, files, and up to when a lease is good."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 
 from arcentra_agent import outcomes
 from arcentra_agent.outcomes import Outcome
-from arcentra_agent.step_host import commands
+from arcentra_agent.step_host import commands, zygote
 from arcentra_agent.step_host.boot_clock import boottime
-from arcentra_agent.step_host.commands import Feed, Stop
+from arcentra_agent.step_host.commands import Discard, Feed, Stop
 from arcentra_agent.step_host.files import DamagedRecordError, StepFiles, StepRecord
 from arcentra_agent.step_host.lease import Lease
 from arcentra_agent.step_host.order import Order, StepSpec
@@ -55,8 +57,9 @@ def test_an_order_shows_no_secret_when_it_is_printed(tmp_path: Path) -> None:
 
 @given(st.text(), st.none() | st.floats(0, 1000), st.floats(0, 1e9))
 def test_commands_arrive_as_they_were_given(reason: str, grace: float | None, deadline: float) -> None:
-    lines = commands.encode(Stop(reason, grace)) + b'{"command": "Later"}\n' + commands.encode(Feed(deadline))
-    assert list(commands.decode(lines)) == [Stop(reason[:500], grace), Feed(deadline)]
+    given = (Stop(reason, grace), Discard(), Feed(deadline))
+    lines = b'{"command": "Later"}\n'.join(commands.encode(command) for command in given)
+    assert list(commands.decode(lines)) == [Stop(reason[:500], grace), *given[1:]]
 
 
 @pytest.mark.parametrize("character", ["x", "\n", "\0", "ü", "😀"])
@@ -148,10 +151,12 @@ async def test_a_host_without_its_whole_order_does_nothing(tmp_path: Path) -> No
     witness = tmp_path / "witness"
     async with HostStarter(os.environ) as starter:
         pipe = starter._ask(files)
+        (child,) = _hosts_below(starter)
         os.write(pipe, _order(tmp_path, f"touch {witness}").encoded()[:-1])
         os.close(pipe)
-        if pid := files.read_pid():
-            await gone(pid)
+        await gone(child)
+        # It is the other host's to say who it is.
+        assert files.read_pid() is None
         host = await starter.start(files, _order(tmp_path, "true"))
         await host.ended()
     assert not witness.exists()
@@ -180,3 +185,67 @@ async def test_of_two_hosts_the_one_goes_on_whose_lease_was_renewed(tmp_path: Pa
         await fed_host.ended()
     ends = [(outcome.status, outcome.reason) for files in (fed, starved) if (outcome := files.read_outcome())]
     assert ends == [("SUCCESS", ""), ("FAILED", "agent_lost")]
+
+
+def _hosts_below(starter: HostStarter) -> list[int]:
+    (parent,) = starter.pids
+    listing = Path("/proc") / str(parent) / "task" / str(parent) / "children"
+    return [int(pid) for pid in listing.read_text().split()]
+
+
+def test_what_another_version_has_written_is_read(tmp_path: Path) -> None:
+    files = _files(tmp_path)
+    files.create(RECORD)
+    files.record.write_text(json.dumps({**asdict(RECORD), "added_later": [1]}))
+    assert files.read_record() == RECORD
+    kept = {"step_run_id": "step-1", "attempt": 1, "lease_token": "lease", "job_id": "job-1"}
+    files.record.write_text(json.dumps(kept))
+    assert files.read_record() == StepRecord("step-1", 1, "lease", job_id="job-1")
+    files.outcome.write_text(json.dumps({"status": "SUCCESS", "log_size": 5, "added_later": {}}))
+    assert files.read_outcome() == Outcome("SUCCESS", log_size=5)
+
+
+def test_an_order_of_another_version_is_read(tmp_path: Path) -> None:
+    order = _order(tmp_path, "true")
+    stored = json.loads(order.encoded())
+    stored["added_later"] = stored["spec"]["added_later"] = stored["local"]["added_later"] = "x"
+    del stored["local"]["container_options"], stored["spec"]["artifacts"]
+    read = Order.decoded(json.dumps(stored).encode())
+    assert read == replace(order, spec=replace(order.spec, artifacts=[]))
+    for gone_from in (stored, stored["spec"]):
+        gone_from.pop("workspace", None)
+        gone_from.pop("step_run_id", None)
+        with pytest.raises(ValueError, match="not an order"):
+            Order.decoded(json.dumps(stored).encode())
+
+
+def test_what_is_reserved_for_an_outcome_is_there_as_a_whole(tmp_path: Path) -> None:
+    """A disk takes part of a text, and the rest not any more."""
+    _files(tmp_path)
+    code = (
+        "import sys, pathlib, resource\n"
+        "from arcentra_agent.step_host.files import StepFiles, StepRecord\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "files = StepFiles.below(pathlib.Path(sys.argv[1]), 'step-1')\n"
+        "files.create(StepRecord('step-1', 1, 'l', 'c', 'p', 'j', 'w', 'shell'))\n"
+    )
+    argv = (sys.executable, "-c", code, str(tmp_path))
+    done = subprocess.run(argv, capture_output=True, check=False, text=True, timeout=60)
+    assert "File too large" in done.stderr
+
+
+def test_a_host_that_cannot_be_forked_leaves_nothing_open(tmp_path: Path) -> None:
+    files = _files(tmp_path)
+    files.create(RECORD)
+    files.make_pipes()
+    files.control.unlink()
+    own, others = socket.socketpair()
+    with own, others:
+        before = _open_files()
+        with pytest.raises(FileNotFoundError):
+            zygote._fork(others, files, -1)
+        assert _open_files() == before
+
+
+def _open_files() -> list[str]:
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())

@@ -243,23 +243,43 @@ async def test_the_server_asks_for_another_stream(plane: FakeControlPlane, tmp_p
     assert step.statuses == ["RUNNING", "SUCCESS"]
 
 
-async def test_a_drained_agent_finishes_what_it_has_and_takes_nothing_new(
+async def test_a_drained_agent_finishes_the_jobs_it_has_and_takes_nothing_new(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path / "gate")
-    async with running_agent(plane, tmp_path / "work") as agent:
+    async with running_agent(plane, tmp_path / "work", "--drain-timeout", "1000") as agent:
         step = plane.dispatch("step-1", args=script(f"read line < {gate.path}", "echo last words"))
         await plane.until(lambda: step.is_running)
         agent.signal(signal.SIGTERM)
         await plane.heartbeat(lambda beat: beat.draining and beat.status == agent_pb2.AGENT_STATUS_DRAINING)
-        refused = plane.dispatch("step-2", args=script("true"))
+        # There is room for the next step of the job beside this one, as a server counts.
+        assert plane.heartbeats[-1].max_concurrent_step_runs == 4
+        refused = plane.dispatch("step-9", args=script("true"), job_id="job-2")
         await plane.until(lambda: refused.acks)
         await gate.open()
+        await plane.until(lambda: step.end)
+        await plane.heartbeat(lambda beat: not beat.running_step_run_ids)
+        last = plane.dispatch("step-2", args=script("echo cleaned up"))
+        await plane.until(lambda: last.end)
+        plane.send(agent_pb2.ConnectResponse(released_job_ids=["job-1"]))
         code, errors = await agent.ended()
     assert code == 0, errors
-    assert step.statuses == ["RUNNING", "SUCCESS"]
+    assert step.statuses == last.statuses == ["RUNNING", "SUCCESS"]
     assert bytes(step.log) == b"last words\n"
     assert refused.acks[0].status == agent_pb2.ACK_STATUS_FAILED
+
+
+async def test_a_job_that_does_not_go_on_holds_a_drained_agent_up_for_a_while_only(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    async with running_agent(plane, tmp_path / "work", "--drain-timeout", "0.5") as agent:
+        step = plane.dispatch("step-1", args=script("true"))
+        await plane.until(lambda: step.end)
+        await plane.heartbeat(lambda beat: not beat.running_step_run_ids)
+        agent.signal(signal.SIGTERM)
+        assert (await agent.ended())[0] == 0
+        await agent.start_again()
+        assert list(plane.heartbeats[0].workspace_job_ids) == ["job-1"]
 
 
 async def test_a_drain_that_takes_too_long_cancels(plane: FakeControlPlane, tmp_path: Path) -> None:
@@ -356,6 +376,8 @@ async def test_what_belongs_to_no_step_is_gone_after_the_next_start(plane: FakeC
         assert await stray.wait() == -signal.SIGKILL
         assert list(plane.heartbeats[0].running_step_run_ids) == []
         assert list(plane.heartbeats[0].workspace_job_ids) == []
+        # Put aside before it connects, and deleted after that.
+        await plane.heartbeat(lambda _: not list((work_dir / "trash").iterdir()))
     for name in ("workspaces", "scratch", "logs", "trash", "steps"):
         assert not list((work_dir / name).iterdir()), name
 

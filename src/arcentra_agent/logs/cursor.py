@@ -58,6 +58,11 @@ class LogCursor:
         last = self._chunks[self._stored - 1]
         return last.offset + last.size
 
+    @property
+    def cut_bytes(self) -> int:
+        """How many bytes of the log are cut into batches."""
+        return self._cut
+
     def has_unsent(self, available: int) -> bool:
         """Tell whether a log of `available` bytes has any that the server has not."""
         return not self._given_up and self.stored_bytes < available

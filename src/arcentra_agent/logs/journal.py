@@ -11,7 +11,7 @@ import structlog
 
 from arcentra_agent.logs.cursor import LogCursor
 
-_CUT, _STORED = b"cut", b"stored"
+_CUT, _STORED, _GIVEN_UP = b"cut", b"stored", b"given-up"
 _log = structlog.get_logger("arcentra_agent")
 
 
@@ -22,6 +22,7 @@ class CursorJournal:
         self._path = path
         self._cuts = 0
         self._stored = 0
+        self._is_given_up = False
         self._is_broken = False
 
     def restore(self) -> LogCursor:
@@ -32,6 +33,7 @@ class CursorJournal:
             entries = [line.split() for line in whole.splitlines()]
             sizes = [int(entry[1]) for entry in entries if entry[0] == _CUT]
             self._stored = max((int(entry[1]) for entry in entries if entry[0] == _STORED), default=0)
+            reasons = [b" ".join(entry[1:]).decode("utf-8", "replace") for entry in entries if entry[0] == _GIVEN_UP]
             if whole != content:
                 os.truncate(self._path, len(whole))
         except (OSError, ValueError, IndexError) as error:
@@ -40,7 +42,11 @@ class CursorJournal:
             cursor.give_up("the agent was started anew and does not know how far the log was sent")
             return cursor
         self._cuts = len(sizes)
-        return LogCursor.restored(sizes, self._stored)
+        cursor = LogCursor.restored(sizes, self._stored)
+        if reasons:
+            self._is_given_up = True
+            cursor.give_up(reasons[0] or "the server does not want it")
+        return cursor
 
     def keep(self, cursor: LogCursor) -> None:
         """Write down what was cut and stored since the last time."""
@@ -50,6 +56,9 @@ class CursorJournal:
         lines = [b"%s %d\n" % (_CUT, size) for size in sizes]
         if stored > self._stored:
             lines.append(b"%s %d\n" % (_STORED, stored))
+        given_up = bool(cursor.given_up)
+        if given_up and not self._is_given_up:
+            lines.append(b"%s %s\n" % (_GIVEN_UP, " ".join(cursor.given_up.split()).encode("utf-8", "replace")))
         if not lines:
             return
         try:
@@ -61,9 +70,13 @@ class CursorJournal:
             return
         self._cuts += len(sizes)
         self._stored = max(self._stored, stored)
+        self._is_given_up = given_up
 
     def _break(self, error: Exception) -> None:
         """Keep nothing more: a cursor that is not whole would be worse than none."""
         _log.warning("cursor_not_kept", path=str(self._path), error=str(error))
         self._is_broken = True
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as again:
+            _log.warning("cursor_not_removed", path=str(self._path), error=str(again))

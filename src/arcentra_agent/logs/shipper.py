@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import grpc
@@ -53,7 +53,9 @@ class StepLog:
     file: LogFile
     journal: CursorJournal
     cursor: LogCursor
+    on_given_up: Callable[[], None] = lambda: None
     has_ended: bool = False
+    is_given_up: bool = False
     shipped: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note_shipped(self) -> None:
@@ -76,10 +78,20 @@ class LogShipper:
         self._budget = _CHUNKS_A_CALL
         self._one_by_one = 0
 
-    def open(self, run: agent_pb2.StepRun, file: LogFile, journal: CursorJournal) -> StepLog:
-        """Ship this file from now on, until `drop`, from where its journal says that it was shipped to."""
-        log = StepLog(run.step_run_id, run.pipeline_id, file, journal, journal.restore())
+    def open(
+        self,
+        run: agent_pb2.StepRun,
+        file: LogFile,
+        journal: CursorJournal,
+        on_given_up: Callable[[], None] = lambda: None,
+    ) -> StepLog:
+        """Ship this file from now on, until `drop`, from where its journal says that it was shipped to.
+
+        `on_given_up` is called when nothing more of it is sent although it goes on: once, which may be here.
+        """
+        log = StepLog(run.step_run_id, run.pipeline_id, file, journal, journal.restore(), on_given_up)
         self._logs.append(log)
+        self._note(log)
         self._wake.set()
         return log
 
@@ -106,6 +118,10 @@ class LogShipper:
                 ack, was_read = await self._push(sending)
             except aio.AioRpcError as error:
                 await self._failed(sending, error)
+            except RuntimeError as error:
+                # No thread can be started to read a file; a step may have too many of them.
+                _log.warning("logs_wait", reason=str(error))
+                await asyncio.sleep(self._backoff.next())
             else:
                 await self._answered(sending, ack, was_read=was_read)
 
@@ -133,7 +149,7 @@ class LogShipper:
         was_read = False
         try:
             # Writing fails when the server has answered before the last batch.
-            with contextlib.suppress(asyncio.InvalidStateError):
+            with contextlib.suppress(asyncio.InvalidStateError, aio.InternalError):
                 handshake = gateway_pb2.AgentHandshake(agent_id=self._link.agent_id)
                 await call.write(gateway_pb2.PushLogsRequest(handshake=handshake))
                 for log, chunks in sending:
@@ -194,6 +210,9 @@ class LogShipper:
             await asyncio.sleep(self._backoff.next())
 
     async def _failed(self, sending: Sending, error: aio.AioRpcError) -> None:
+        for log, _ in sending:
+            # It may have been given up before the call failed, when its file could not be read.
+            self._note(log)
         if error.code() in _PERMANENT:
             # One bad log must not hold the others up: each is tried alone, and the one that fails alone is given up.
             if len(sending) == 1:
@@ -210,8 +229,12 @@ class LogShipper:
         await asyncio.sleep(self._backoff.next())
 
     def _note(self, log: StepLog) -> None:
-        if log.cursor.given_up and not log.shipped.is_set():
+        if log.cursor.given_up and not log.is_given_up:
+            log.is_given_up = True
             _log.warning("log_given_up", step_run_id=log.step_run_id, reason=log.cursor.given_up)
+            log.journal.keep(log.cursor)
+            if not log.has_ended:
+                log.on_given_up()
         log.note_shipped()
 
 

@@ -32,6 +32,8 @@ class Spool:
     `on_full` is called once, in the event loop, when the file cannot grow any more; from then on output is read and
     thrown away, so that the process does not hang while it is being stopped. All files beside it may have `limit` bytes
     together, and about 1 MiB more for each that grows; 0 is no limit.
+
+    `size` counts what the file had to hold, also after `discard`, which empties it.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Spool:
         self._reader, self._writer = os.pipe()
         self._stop_reader, self._stop_writer = os.pipe()
         os.set_blocking(self._reader, False)
+        os.set_blocking(self._stop_reader, False)
         _widen(self._writer)
         self._failed = False
+        self._is_unwanted = False
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._copy, name=f"spool-{path.stem}", daemon=True)
         self._thread.start()
@@ -68,6 +72,12 @@ class Spool:
         os.close(self._stop_writer)
         await self._ended.wait()
 
+    def discard(self) -> None:
+        """Give the room back that the file takes, and only count what comes: nobody wants it."""
+        if self._writer >= 0:
+            # Done by the thread, which may be writing just now.
+            os.write(self._stop_writer, b".")
+
     def _copy(self) -> None:
         poller = select.poll()
         poller.register(self._reader, select.POLLIN)
@@ -78,7 +88,11 @@ class Spool:
                 ready = poller.poll(_QUIET_MS if self._is_holding else None)
                 if not ready:
                     self._flush()
-                stopping = any(descriptor == self._stop_reader for descriptor, _ in ready)
+                told = any(descriptor == self._stop_reader for descriptor, _ in ready)
+                # What `discard` has written, or nothing any more: then it is the end.
+                stopping = told and not os.read(self._stop_reader, _READ_BYTES)
+                if told and not stopping:
+                    self._throw_away()
                 ended = self._drain() or stopping
             self._flush()
         finally:
@@ -108,6 +122,9 @@ class Spool:
             self._store(self._masker.flush())
 
     def _store(self, data: bytes) -> None:
+        if self._is_unwanted:
+            self.size += len(data)
+            return
         rest = memoryview(data)
         while rest and not self._failed:
             try:
@@ -119,6 +136,11 @@ class Spool:
                 return
             self.size += written
             rest = rest[written:]
+
+    def _throw_away(self) -> None:
+        self._is_unwanted = True
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
 
     def _look_around(self) -> None:
         """Refuse to grow when the logs of all steps take too much, which need not be the fault of this one."""

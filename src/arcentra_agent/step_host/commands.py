@@ -23,7 +23,12 @@ class Stop:
     grace: float | None = None
 
 
-Command = Feed | Stop
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Nobody wants the log any more: keep nothing of it, and only count what comes."""
+
+
+Command = Feed | Stop | Discard
 
 
 def encode(command: Command) -> bytes:
@@ -43,3 +48,5 @@ def decode(data: bytes) -> Iterator[Command]:
                 yield Feed(deadline)
             case {"command": "Stop", "reason": str() as reason, "grace": float() | int() | None as grace}:
                 yield Stop(reason, grace)
+            case {"command": "Discard"}:
+                yield Discard()

@@ -34,11 +34,16 @@ from arcentra_agent.step_host.order import Order
 
 _RUNTIMES = ("podman", "docker")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}")
-# What podman, docker, and what they start go by themselves.
+# What podman, docker, and what they start go by themselves. Where others have names of the same beginning, such as
+# GOOGLE_CREDENTIALS and DOCKER_AUTH_CONFIG, those that count are listed.
 _OF_RUNTIME = re.compile(
-    r"PATH|HOME|TMPDIR|LD_.*|GO.*|XDG_.*|DOCKER_.*|CONTAINERS?_.*|PODMAN_.*|BUILDAH_.*|STORAGE_.*|REGISTRY_.*"
-    r"|(https?|no|all|ftp)_proxy|SSL_CERT_.*|DBUS_.*|NOTIFY_SOCKET|LISTEN_.*",
-    re.IGNORECASE,
+    r"PATH|HOME|TMPDIR|LD_.*|GLIBC_TUNABLES|XDG_.*|CONTAINERS_.*|PODMAN_.*|BUILDAH_.*|DBUS_.*|NOTIFY_SOCKET"
+    r"|GO(DEBUG|GC|MAXPROCS|MEMLIMIT|TRACEBACK|RACE|COVERDIR|FIPS)"
+    r"|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION|DEFAULT_PLATFORM|CONTENT_TRUST"
+    r"|CONTENT_TRUST_SERVER|CUSTOM_HEADERS|TMPDIR|CLI_EXPERIMENTAL|CLI_HINTS|CLI_PLUGIN_.*)"
+    r"|CONTAINER_(HOST|CONNECTION|SSHKEY|PASSPHRASE|PROXY|TLS_.*)"
+    r"|STORAGE_(DRIVER|OPTS)|REGISTRY_AUTH_FILE|REGISTRIES_CONFIG_PATH|SSL_CERT_(FILE|DIR)"
+    r"|LISTEN_(PID|FDS|FDNAMES)|(?i:(https?|no|all|ftp)_proxy)"
 )
 # bash where the image has it, as on the agent itself.
 _BEST_SHELL = 'if command -v bash >/dev/null 2>&1; then exec bash -e "$0"; else exec sh -e "$0"; fi'

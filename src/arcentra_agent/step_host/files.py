@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from arcentra_agent.outcomes import Outcome, failed
+from arcentra_agent.step_host.lenient import known_fields
 
 # An outcome without outputs fits in; with them it needs room that is free.
 _RESERVED = 16 * 1024
@@ -20,16 +21,19 @@ class DamagedRecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """Under which lease a step run was started here, and where; nothing of what it does, as that may be secret."""
+    """Under which lease a step run was started here, and where; nothing of what it does, as that may be secret.
+
+    Another version of the agent may read it: what is added has a default.
+    """
 
     step_run_id: str
     attempt: int
     lease_token: str
-    command_id: str
-    pipeline_id: str
-    job_id: str
-    workspace: str
-    uses: str
+    command_id: str = ""
+    pipeline_id: str = ""
+    job_id: str = ""
+    workspace: str = ""
+    uses: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class StepFiles:
         return self.directory / "container.json"
 
     @property
+    def fault(self) -> Path:
+        return self.directory / "fault"
+
+    @property
     def cursor(self) -> Path:
         return self.directory / "cursor"
 
@@ -87,9 +95,9 @@ class StepFiles:
             shutil.rmtree(self.directory)
         self.directory.mkdir(mode=0o700)
         with _opened(_draft(self.outcome)) as draft:
-            os.write(draft, bytes(_RESERVED))
+            _write_all(draft, bytes(_RESERVED))
         self.cursor.touch(mode=0o600)
-        _write_durably(self.record, json.dumps(asdict(record)).encode())
+        write_durably(self.record, json.dumps(asdict(record)).encode())
 
     def make_pipes(self) -> None:
         """Make the named pipes anew, so that no earlier host has them open."""
@@ -104,7 +112,7 @@ class StepFiles:
             DamagedRecordError: when that is not there, or not whole.
         """
         try:
-            return StepRecord(**json.loads(self.record.read_bytes()))
+            return StepRecord(**known_fields(StepRecord, json.loads(self.record.read_bytes())))
         except (OSError, ValueError, TypeError) as error:
             raise DamagedRecordError(f"{self.record}: {error}") from error
 
@@ -115,17 +123,43 @@ class StepFiles:
             OSError: when the disk fails.
         """
         try:
-            _write_durably(self.outcome, json.dumps(asdict(outcome)).encode())
+            write_durably(self.outcome, json.dumps(asdict(outcome)).encode())
         except OSError as error:
             short = failed(1, f"the outcome of the step cannot be written: {error.strerror}", "disk_full")
-            _write_durably(self.outcome, json.dumps({**asdict(short), "log_size": outcome.log_size}).encode())
+            write_durably(self.outcome, json.dumps({**asdict(short), "log_size": outcome.log_size}).encode())
 
     def read_outcome(self) -> Outcome | None:
         """Return how the step run ended; None when its host ended without saying so."""
         try:
-            return Outcome(**json.loads(self.outcome.read_bytes()))
+            return Outcome(**known_fields(Outcome, json.loads(self.outcome.read_bytes())))
         except (OSError, ValueError, TypeError):
             return None
+
+    def keep_fault(self, text: str) -> None:
+        """Write down why the host itself failed; no secret may be in it.
+
+        Raises:
+            OSError: when the disk fails.
+        """
+        with _opened(self.fault) as descriptor:
+            _write_all(descriptor, text.encode("utf-8", "replace"))
+
+    def read_fault(self) -> str:
+        """Return why the host itself failed; nothing when it did not, or could not say."""
+        try:
+            return self.fault.read_text("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def keep_pid(self, pid: int) -> None:
+        """Note the process id of the host.
+
+        Raises:
+            OSError: when the disk has no room for it.
+        """
+        draft = _draft(self.pid)
+        draft.write_text(str(pid))
+        draft.replace(self.pid)
 
     def read_pid(self) -> int | None:
         """Return the process id of the host, as long as it runs; None when it has not noted it."""
@@ -159,14 +193,22 @@ def _opened(path: Path, flags: int = os.O_WRONLY | os.O_CREAT) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all, whatever ends first, the process or the machine."""
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all, whatever ends first, the process or the machine.
+
+    Raises:
+        OSError: when the disk fails.
+    """
     draft = _draft(path)
     # Not truncated before it is written: the room that was reserved for it would be given back.
     with _opened(draft) as descriptor:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        _write_all(descriptor, data)
         os.ftruncate(descriptor, len(data))
         os.fsync(descriptor)
     draft.replace(path)

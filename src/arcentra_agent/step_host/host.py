@@ -10,20 +10,24 @@ import contextlib
 import os
 import signal
 import sys
+import time
+import traceback
 
 from arcentra_agent import orphans, outcomes
 from arcentra_agent.outcomes import Outcome
 from arcentra_agent.process import Launcher
+from arcentra_agent.secret_values import SecretValues
 from arcentra_agent.step_host import commands
 from arcentra_agent.step_host.boot_clock import boottime
-from arcentra_agent.step_host.commands import Feed, Stop
+from arcentra_agent.step_host.commands import Discard, Feed, Stop
 from arcentra_agent.step_host.files import StepFiles
 from arcentra_agent.step_host.order import Order
-from arcentra_agent.step_host.plugin_run import PluginRun
+from arcentra_agent.step_host.plugin_run import PluginRun, secret_values
 
 # Seconds; the sleep of a machine stops timers, not the boot clock, so the clock is asked often.
 _LOOK, _SHORTEST_LOOK = 1.0, 0.01
 _REAP_INTERVAL = 10.0
+_LONGEST_END = 10.0
 _READ_BYTES = 1 << 16
 _LOST = "the lease of the step was not renewed in time: its agent was gone, or could not reach the server"
 # Ended by nobody but the agent or the watchdog. A handler, as what is ignored would be ignored by the step too.
@@ -39,18 +43,36 @@ def serve(files: StepFiles, order: int, control: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _let_go_of_the_terminal()
     orphans.become_subreaper()
-    # Wanted only when the host has to be killed; a full disk is no reason not to begin.
+    with os.fdopen(order, "rb") as pipe:
+        try:
+            decoded = Order.decoded(pipe.read())
+        except ValueError:
+            return
+    # Not before: until then another host may be the one of this step. Wanted only when the host has to be killed; a full
+    # disk is no reason not to begin.
     with contextlib.suppress(OSError):
-        files.pid.write_text(str(os.getpid()))
-    with os.fdopen(order, "rb") as pipe, contextlib.suppress(ValueError):
+        files.keep_pid(os.getpid())
+    try:
         _wait_for_processes_without_threads()
-        asyncio.run(_Host(Order.decoded(pipe.read()), files, control).run())
+        asyncio.run(_Host(decoded, files, control).run())
+    except Exception as error:  # noqa: BLE001 - nobody sees where it goes but the agent, by this file
+        _end_in_disorder(files, decoded, error)
 
 
 def leave_signals_alone() -> None:
     """Survive what is meant for the agent."""
     for number in _NOT_FOR_US:
         signal.signal(number, lambda *_: None)
+
+
+def _end_in_disorder(files: StepFiles, order: Order, fault: Exception) -> None:
+    """Let nothing of the step go on without its host, and tell the agent why."""
+    text = "".join(traceback.format_exception(fault))
+    end = boottime() + _LONGEST_END
+    while orphans.kill_children() and boottime() < end:
+        time.sleep(_SHORTEST_LOOK)
+    with contextlib.suppress(OSError):
+        files.keep_fault(SecretValues(secret_values(order.spec)).masked(text))
 
 
 class _Host:
@@ -88,6 +110,8 @@ class _Host:
                     self._deadline = max(self._deadline, deadline)
                 case Stop(reason=reason, grace=grace):
                     self._run.stop(outcomes.cancelled(reason), grace=grace)
+                case Discard():
+                    self._run.discard_output()
 
     async def _watch(self) -> None:
         while (left := self._deadline - boottime()) > 0:  # noqa: ASYNC110 - no event tells that time is over

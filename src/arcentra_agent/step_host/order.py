@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from arcentra_agent.step_host.lenient import known_fields
+
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
@@ -16,13 +18,13 @@ class StepSpec:
     step_name: str
     attempt: int
     uses: str
-    action: str
-    image: str
-    timeout: str
-    artifacts: list[str]
-    args: Mapping[str, object] = field(repr=False)
-    env: Mapping[str, str] = field(repr=False)
-    secrets: Mapping[str, str] = field(repr=False)
+    action: str = ""
+    image: str = ""
+    timeout: str = ""
+    artifacts: list[str] = field(default_factory=list)
+    args: Mapping[str, object] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,17 @@ class Order:
 
     @classmethod
     def decoded(cls, data: bytes) -> "Order":
-        """Read an order.
+        """Read an order. The agent may be of another version, when it was upgraded while it runs.
 
         Raises:
             ValueError: when it is not whole: the agent ended while it was writing.
         """
-        fields = json.loads(data)
-        local = fields["local"]
-        read = Local(local["spool_limit"], tuple(local["container_runtime"]), tuple(local["container_options"]))
-        return cls(**{**fields, "spec": StepSpec(**fields["spec"]), "local": read})
+        stored = json.loads(data)
+        try:
+            spec = StepSpec(**known_fields(StepSpec, stored.pop("spec")))
+            local = known_fields(Local, stored.pop("local", {}))
+            # JSON knows no tuples.
+            words = {name: tuple(value) for name, value in local.items() if isinstance(value, list)}
+            return cls(**{**known_fields(cls, stored), "spec": spec, "local": Local(**{**local, **words})})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not an order: {error}") from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,13 @@ from arcentra_agent.plugins import PLUGINS
 from arcentra_agent.plugins.base import Plugin, PluginMissingError, StepContext
 from arcentra_agent.process import Launcher
 from arcentra_agent.secret_values import LEAST_BYTES, SecretValues, is_maskable
-from arcentra_agent.step_host.container import ContainerPlugin
+from arcentra_agent.step_host.container import ContainerPlugin, kill_noted
 from arcentra_agent.step_host.files import StepFiles
 from arcentra_agent.step_host.order import Order, StepSpec
 from arcentra_agent.workspaces import remove_tree
+
+# Seconds that killed processes get to end, those of a container runtime before they are killed, and between two looks.
+_LONGEST_END, _LONGEST_REMOVAL, _LOOK_PAUSE = 10.0, 5.0, 0.005
 
 
 class PluginRun:
@@ -37,6 +40,8 @@ class PluginRun:
         self._work: asyncio.Task[Outcome] | None = None
         self._is_over = False
         self._log_size = 0
+        self._spool: Spool | None = None
+        self._is_unwanted = False
 
     def stop(self, outcome: Outcome, *, grace: float | None = None) -> None:
         """Have the step end with this outcome: TERM, `grace` seconds, KILL.
@@ -50,6 +55,12 @@ class PluginRun:
         is_ending = self._stopped is not None or not self._end(outcome)
         if is_ending and grace == 0 and self._work is not None:
             self._work.cancel()
+
+    def discard_output(self) -> None:
+        """Keep nothing more of the log, nor what there is of it; its size goes on to be counted."""
+        self._is_unwanted = True
+        if self._spool is not None:
+            self._spool.discard()
 
     def _end(self, outcome: Outcome) -> bool:
         """Let the step end with this outcome; tell whether that is what ends it, and not its time that is over."""
@@ -84,10 +95,14 @@ class PluginRun:
             scratch.mkdir(exist_ok=True)
             output.touch(mode=0o600)
             spool = Spool(self._files.log, self._on_full, self._secrets.masker(), self._order.local.spool_limit)
+            self._spool = spool
+            if self._is_unwanted:
+                spool.discard()
             try:
                 context = StepContext(workspace, scratch, env, spool.writer, self._launcher)
                 return await self._do(limit, plugin, context, output)
             finally:
+                self._spool = None
                 await spool.close()
                 self._log_size = spool.size
         finally:
@@ -100,7 +115,7 @@ class PluginRun:
         try:
             outcome = await self._judged(self._within(limit, plugin, context))
         finally:
-            orphans.kill_orphans_of(self._spec.step_run_id)
+            await self._end_children(context)
         try:
             self._outputs = self._checked(joined(read_outputs(output), outcome.outputs))
         except OutputError as error:
@@ -108,6 +123,17 @@ class PluginRun:
             if outcome.status == outcomes.SUCCESS:
                 raise
         return outcome
+
+    async def _end_children(self, context: StepContext) -> None:
+        """End what the step has left running, also what threw its environment away and went into a group of its own."""
+        unfinished = 0
+        if self._spec.image and self._stopped is None:
+            # podman's, which removes what belonged to the container when the program that was waited for has ended.
+            unfinished = await _until_gone(lambda: orphans.children_named("conmon"), _LONGEST_REMOVAL)
+        if left := await _until_gone(orphans.kill_children, _LONGEST_END):
+            await context.say(f"{left} processes of the step do not end: they are stuck in the kernel")
+        if unfinished:
+            await asyncio.to_thread(kill_noted, self._files.container)
 
     async def _within(self, limit: float | None, plugin: Plugin, context: StepContext) -> Outcome:
         # A task of its own: killing it ends the plugin and nothing of what comes after it.
@@ -157,6 +183,14 @@ class PluginRun:
     def _on_full(self, error: OSError) -> None:
         # Also when the last process has ended: what it wrote last is not there.
         self._end(outcomes.failed(1, f"the log cannot be written: {error.strerror}", "disk_full"))
+
+
+async def _until_gone(left: Callable[[], int], longest: float) -> int:
+    """Call `left` until it returns 0, or `longest` seconds are over; return what it returned last."""
+    end = time.monotonic() + longest
+    while (count := left()) and time.monotonic() < end:  # noqa: ASYNC110 - orphans tell nobody that they end
+        await asyncio.sleep(_LOOK_PAUSE)
+    return count
 
 
 def secret_values(spec: StepSpec) -> Iterator[str]:

@@ -4,12 +4,14 @@ It reads requests from a socket, a line of JSON with the read end of the pipe fo
 the process id of the host, or what went wrong. It ends with the agent. Hosts do not need it once they are there.
 """
 
+import contextlib
 import gc
 import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from arcentra_agent.step_host import host
@@ -47,9 +49,7 @@ def _answer(channel: socket.socket, request: bytes, order: int) -> dict[str, obj
 def _fork(channel: socket.socket, files: StepFiles, order: int) -> int:
     """Fork a host that holds its end of the named pipes from its first moment on; return its process id."""
     # For both directions: neither opening waits for the agent, nor does the pipe end with it.
-    alive = os.open(files.alive, os.O_RDWR)
-    control = os.open(files.control, os.O_RDWR | os.O_NONBLOCK)
-    try:
+    with _opened(files.alive, os.O_RDWR), _opened(files.control, os.O_RDWR | os.O_NONBLOCK) as control:
         if pid := os.fork():
             return pid
         try:
@@ -57,9 +57,15 @@ def _fork(channel: socket.socket, files: StepFiles, order: int) -> int:
             host.serve(files, order, control)
         finally:
             os._exit(0)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
     finally:
-        os.close(alive)
-        os.close(control)
+        os.close(descriptor)
 
 
 if __name__ == "__main__":
