@@ -31,6 +31,10 @@ class Tally:
     complete: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        if not self.expected:
+            self.complete.set()
+
     def dispatch(self, step: agent_pb2.StepRun) -> bool:
         """Count a dispatched step run; answers False for one that was dispatched before, to any agent."""
         if step.step_run_id in self._seen or step.command_id in self._seen:

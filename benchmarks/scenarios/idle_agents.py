@@ -57,23 +57,27 @@ async def measure_once(subject: Subject, smoke: bool) -> Sample:
     size = SMOKE if smoke else FULL
     watch = Watch(subject, await work.create_pipeline(subject, size.pipeline), size.runs)
     resident = await asyncio.to_thread(resident_bytes, subject.pid)
-    alone = await Commits.settled(subject)
-    await asyncio.sleep(size.hold_seconds)
-    quiet = (await Commits.read(subject)).rate_since(alone)
-    arguments = ["--agents", str(size.agents), "--slots", "1", "--steps", str(size.agents)]
-    times = ["--settle-seconds", str(SETTLE_SECONDS), "--hold-seconds", str(size.hold_seconds)]
-    load = await run_load(subject, "idle_agents", [*arguments, *times], watch.at)
-    renewals = watch.commits["finished"].rate_since(watch.commits["started"]) - quiet
+    quiet = (await _idle(subject, 1, 0, size, Watch(subject, watch.pipeline_id, runs=0)))[1]
+    load, busy = await _idle(subject, size.agents, size.agents, size, watch)
     figures = {
         **load.figures,
         "rss_kb_each": (watch.resident - resident) / size.agents / 1000,
         "core_percent": core_percent(load),
-        "renewal_commits_per_second": max(renewals, 0.0),
+        # A server with an agent looks for work once a second, however many there are.
+        "renewal_commits_per_second": max(busy - quiet, 0.0),
     }
     faults = check_load(load.figures, size.agents) + await check_database(subject, size.agents)
     if lost := int(load.figures["lost"]):
         faults.append(f"{lost} of {size.agents} agents lost")
     return Sample(load.figures["open_seconds"], int(load.figures["done"]), load.cpu, figures, faults)
+
+
+async def _idle(subject: Subject, agents: int, steps: int, size: Size, watch: Watch) -> tuple[Load, float]:
+    """Let so many agents do so many step runs, then nothing; return the load, and the commits a second of that time."""
+    arguments = ["--agents", str(agents), "--slots", "1", "--steps", str(steps)]
+    times = ["--settle-seconds", str(SETTLE_SECONDS), "--hold-seconds", str(size.hold_seconds)]
+    load = await run_load(subject, "idle_agents", [*arguments, *times], watch.at)
+    return load, watch.commits["finished"].rate_since(watch.commits["started"])
 
 
 def core_percent(load: Load) -> float:

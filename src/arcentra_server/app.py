@@ -144,8 +144,9 @@ class _Server:
             keys.leases,
             WireForm(),
             self._vault,
-            on_change=(self._bell.ring, self._journal.wake, partial(self._hints.give, Hint.CHANGE)),
+            on_change=(self._journal.wake, partial(self._hints.give, Hint.CHANGE)),
             on_new_work=(self._bell.ring_for_new_work, partial(self._hints.give, Hint.WORK)),
+            on_room=(self._bell.ring,),
             on_keys=(self._key_bell.ring, partial(self._hints.give, Hint.KEYS)),
             on_orders=(partial(self._hints.give, Hint.ORDER),),
         )
@@ -154,7 +155,8 @@ class _Server:
             store, keys.tokens, lease_seconds=contact.lease_seconds, token_hours=contact.token_hours
         )
         self._fleet = FleetService(store)
-        self._dispatch = DispatchService(store, self._channels, self._bell)
+        self._dispatch = DispatchService(store, self._channels, self._bell, self._metrics.leased.inc)
+        store.place_with(self._dispatch)
         self._watchdog = Watchdog(store, self._metrics.count_repairs)
         self._orders = OrderService(store, self._channels)
         self._reports = ReportService(store)
@@ -229,7 +231,7 @@ class _Server:
         ]
 
     async def _schedule(self) -> None:
-        self._metrics.leased.inc(await self._dispatch.run_once())
+        await self._dispatch.run_once()
         self._metrics.agents.set(len(self._channels.connected()))
 
     async def _send_orders(self) -> None:

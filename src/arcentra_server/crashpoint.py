@@ -69,6 +69,7 @@ POINTS: Final = {
     "retry_run.after_commit": "a run is opened again, its caller does not know",
     "retry_step.before_commit": "the new attempts of a job are made, not committed",
     "retry_step.after_commit": "a job is opened again, its caller does not know",
+    "rotate.before_commit": "the old token of an agent is to end and a new one is there, not committed",
     "rotate.after_commit": "an agent has a new token, and does not know it",
     "secret.after_commit": "a secret is set, its caller does not know",
     "stop_run.after_commit": "a run is stopped, its caller does not know",

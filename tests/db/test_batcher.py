@@ -32,9 +32,9 @@ class Ledger:
 
 @asynccontextmanager
 async def running(
-    commit: Callable[[Sequence[int]], Awaitable[Sequence[int]]], largest: int = 100
+    commit: Callable[[Sequence[int]], Awaitable[Sequence[int]]], largest: int = 100, pause: float = 0.0
 ) -> AsyncIterator[Numbers]:
-    batcher: Numbers = Batcher(commit, largest=largest)
+    batcher: Numbers = Batcher(commit, largest=largest, pause=pause)
     async with asyncio.TaskGroup() as group:
         group.create_task(batcher.run())
         yield batcher
@@ -60,6 +60,33 @@ async def test_batches_are_bounded_and_keep_the_order() -> None:
         futures = [batcher.submit(number) for number in range(8)]
         await asyncio.gather(*futures)
     assert ledger.batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+async def test_what_is_in_no_hurry_waits_for_company_after_a_commit() -> None:
+    ledger = Ledger()
+    async with running(ledger.commit, pause=3_600) as batcher:
+        assert await batcher.submit(1, hurry=False) == 2, "nothing was committed just now"
+        patient = [batcher.submit(number, hurry=False) for number in (2, 3)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert ledger.batches == [[1]]
+        assert await batcher.submit(4) == 8
+        assert [future.result() for future in patient] == [4, 6]
+        last = batcher.submit(5, hurry=False)
+        batcher.hurry()
+        assert await last == 10
+    assert ledger.batches == [[1], [2, 3, 4], [5]]
+
+
+async def test_pause_ends_by_itself_and_with_the_batcher() -> None:
+    ledger = Ledger()
+    async with running(ledger.commit, pause=0.01) as batcher:
+        for number in (1, 2):
+            assert await batcher.submit(number, hurry=False) == 2 * number
+    async with running(ledger.commit, pause=3_600) as batcher:
+        await batcher.submit(3)
+        last = batcher.submit(4, hurry=False)
+    assert last.result() == 8
 
 
 async def test_poisoned_item_fails_alone() -> None:

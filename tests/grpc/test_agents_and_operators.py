@@ -182,6 +182,29 @@ async def test_a_heartbeat_that_is_not_stored_is_not_acknowledged(
         await sql.execute("ALTER TABLE agents DROP CONSTRAINT stuck")
 
 
+async def test_what_comes_behind_a_heartbeat_is_taken_but_acknowledged_after_it(
+    admin: Client, registration: str, sql: asyncpg.Connection
+) -> None:
+    agent_id, agent = await admin.join(registration, "behind", labels={"pool": "behind"})
+    call = await connect(agent)
+    assert (await call.read()).acked_sequence == 1
+    trigger = pipeline_pb2.TriggerPipelineRequest(pipeline_id=await one_step_pipeline(admin, "behind", pool="behind"))
+    await admin.pipeline.TriggerPipeline(trigger, metadata=admin.metadata)
+    [step] = (await call.read()).task_dispatch.step_runs
+    async with asyncio.TaskGroup() as group, sql.transaction():
+        await sql.execute("SELECT 1 FROM agents WHERE id = $1 FOR NO KEY UPDATE", agent_id)  # the heartbeat waits
+        await call.write(agent_pb2.ConnectRequest(heartbeat=agent_pb2.ConnectHeartbeat(draining=True), sequence=2))
+        started = agent_pb2.TaskStatus(step_run_id=step.step_run_id, status=steprun_pb2.STEP_RUN_STATUS_RUNNING)
+        await call.write(agent_pb2.ConnectRequest(task_statuses=[started], sequence=3))
+        while await sql.fetchval("SELECT status FROM step_runs WHERE id = $1", step.step_run_id) != "RUNNING":
+            pass
+        reading = group.create_task(call.read())
+        await one_step_pipeline(admin, "meanwhile", pool="none")
+        assert not reading.done()
+    assert reading.result().acked_sequence == 3
+    await close(call)
+
+
 async def _note_acks(call: Any, heard: list[int]) -> None:
     while (message := await call.read()) is not aio.EOF:
         heard.append(message.acked_sequence)

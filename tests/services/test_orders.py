@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from arcentra_server.domain.execution import CancelCommand
 from arcentra_server.domain.states import StepStatus
+from arcentra_server.rpc.channels import AgentChannels
+from arcentra_server.services.orders import OrderService
 from tests.support.world import World
 
 _NOT_JUST_NOW = "UPDATE leases SET created_at = created_at - interval '1 s'"
@@ -52,6 +54,31 @@ async def test_lease_reaches_the_agent_through_its_server_once(world: World) -> 
     [sent] = there.links.sent[agent]
     assert sent.lease_id == await world.value("SELECT id FROM leases WHERE ended_at IS NULL")
     assert await there.orders.run_once() == 0
+
+
+async def test_lease_whose_start_is_slow_is_not_sent_again(world: World) -> None:
+    agent, channels = await world.agent("x"), AgentChannels()
+    outbox = channels.open(agent)
+    channels.take_dispatches(outbox)
+    world.server.links.listener = lambda dispatch: channels.dispatch([dispatch])
+    await world.start(".")
+    await world.server.schedule()
+    orders = OrderService(world.server.store, channels)
+    assert await orders.run_once() == 0
+    await world.sql(_NOT_JUST_NOW)
+    assert await orders.run_once() == 0, "it went out, though nothing was heard of it yet"
+
+
+async def test_lease_that_was_seen_before_it_was_handed_over_is_sent_once(world: World) -> None:
+    agent, channels = await world.agent("x"), AgentChannels()
+    outbox = channels.open(agent)
+    channels.take_dispatches(outbox)
+    await world.start(".")
+    await world.server.schedule()
+    await world.sql(_NOT_JUST_NOW)
+    assert await OrderService(world.server.store, channels).run_once() == 1
+    channels.dispatch(world.take(agent))
+    assert outbox.size == 1
 
 
 async def test_what_is_of_agents_elsewhere_is_left_alone(world: World) -> None:

@@ -1,7 +1,7 @@
 """Natural batching: everything that arrives while one commit runs shares the next.
 
-No timers: idle traffic pays no delay, busy traffic shares the commit. Items are committed in the order in which they
-came. When a batch fails its items are committed one by one, so that one poisoned item never takes others down.
+No timers: idle traffic pays no delay, busy traffic shares the commit. The exception are items that are in no hurry: they
+may wait for each other a while. Items are committed in the order in which they came. When a batch fails its items are committed one by one, so that one poisoned item never takes others down.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from arcentra_server.domain.errors import Unavailable
@@ -18,18 +19,31 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Commits items in batches. `run` must be running, in a TaskGroup, for `submit` to resolve."""
+    """Commits items in batches. `run` must be running, in a TaskGroup, for `submit` to resolve.
+
+    Args:
+        commit: Commits a batch, and returns its results in its order.
+        largest: How many items a batch holds at most.
+        pause: Seconds after a commit in which items that are in no hurry wait for company.
+    """
 
     def __init__(
-        self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, largest: int = 2_000
+        self,
+        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        largest: int = 2_000,
+        pause: float = 0.0,
     ) -> None:
         self._commit = commit
         self._largest = largest
+        self._pause = pause
+        self._paused_until = 0.0
+        self._hurry = asyncio.Event()
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
-    def submit(self, item: Item) -> asyncio.Future[Result]:
+    def submit(self, item: Item, *, hurry: bool = True) -> asyncio.Future[Result]:
         """Hand in one item; the future resolves once it is committed, or fails with its own error."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if self._closed:
@@ -37,7 +51,13 @@ class Batcher(Generic[Item, Result]):
             return future
         self._waiting.append((item, future))
         self._arrived.set()
+        if hurry:
+            self.hurry()
         return future
+
+    def hurry(self) -> None:
+        """Let what was handed in wait for no company any more."""
+        self._hurry.set()
 
     async def run(self) -> None:
         """Commit batches until `close` was called and everything that was handed in is resolved."""
@@ -47,13 +67,25 @@ class Batcher(Generic[Item, Result]):
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
+            await self._wait_for_company()
             size = min(len(self._waiting), self._largest)
             await self._settle([self._waiting.popleft() for _ in range(size)])
+            self._paused_until = asyncio.get_running_loop().time() + self._pause
 
     def close(self) -> None:
         """Take nothing more; `run` returns when it has committed the rest."""
         self._closed = True
         self._arrived.set()
+        self.hurry()
+
+    async def _wait_for_company(self) -> None:
+        left = self._paused_until - asyncio.get_running_loop().time()
+        if left > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._hurry.wait()
+        if not self._closed:
+            self._hurry.clear()
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -11,7 +13,7 @@ import structlog
 from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db.engine import Database, Row, Tx, new_id
 from arcentra_server.db.execution import load_steps
-from arcentra_server.db.execution_write import write
+from arcentra_server.db.execution_write import count_runs, write
 from arcentra_server.db.turns import Turns
 from arcentra_server.db.vault import Vault
 from arcentra_server.domain.errors import ArcentraError, WriteConflict
@@ -24,6 +26,30 @@ from arcentra_server.domain.states import FailureReason
 Answer = TypeVar("Answer")
 _ATTEMPTS = 5
 _log = structlog.get_logger()
+
+
+class PlacingFailed(Exception):
+    """What waits could not be leased within a change: the change is made without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What was leased within a change. `settled`: nothing that the change brought about is left for the scheduler."""
+
+    dispatches: Sequence[Dispatch] = ()
+    settled: bool = False
+
+
+class Placer(Protocol):
+    """Leases what waits within the change that made room or work: one commit, and one message, does for both."""
+
+    def placing(self, tx: Tx, ledger: Ledger) -> AbstractAsyncContextManager[Placed]:
+        """Lease what can be, before the commit; the context ends after it.
+
+        Raises:
+            PlacingFailed: something went wrong; the transaction is to be rolled back.
+        """
+        ...
 
 
 class ExecutionStore:
@@ -39,6 +65,7 @@ class ExecutionStore:
         *,
         on_change: Iterable[Wake],
         on_new_work: Iterable[Wake],
+        on_room: Iterable[Wake] = (),
         on_keys: Iterable[Wake] = (),
         on_orders: Iterable[Wake] = (),
     ) -> None:
@@ -52,33 +79,44 @@ class ExecutionStore:
         self._tokens = tokens
         self._on_change = tuple(on_change)
         self._on_new_work = tuple(on_new_work)
+        self._on_room = tuple(on_room)
+        self._placer: Placer | None = None
         self._on_keys = tuple(on_keys)
         self._on_orders = tuple(on_orders)
 
-    async def change(self, action: Callable[[Tx, Ledger], Awaitable[Answer]]) -> Answer:
+    def place_with(self, placer: Placer) -> None:
+        """Let changes that are made with `place` lease what waits by this."""
+        self._placer = placer
+
+    async def change(self, action: Callable[[Tx, Ledger], Awaitable[Answer]], *, place: bool = False) -> Answer:
         """Run an action that loads a ledger and decides; write what it decided.
 
-        The action may run several times, when another writer was first; only the last one takes effect.
+        The action may run several times, when another writer was first; only the last one takes effect. `place`: what
+        waits is leased with it, as far as that is possible at once, and left to the scheduler else. It takes that room
+        and work come of nothing but what the ledger knows.
 
         Raises:
             WriteConflict: another writer was first, again and again.
             Unavailable: the database is away.
         """
         for attempt in range(_ATTEMPTS):
-            ledger = Ledger(new_id, self._tokens.is_token)
+            ledger, placed = Ledger(new_id, self._tokens.is_token), Placed()
             try:
-                async with self.database.transaction() as tx:
+                async with AsyncExitStack() as placing, self.database.transaction() as tx:
                     answer = await action(tx, ledger)
                     await self._turns.settle(tx, ledger)
                     leased = await write(tx, ledger)
                     dispatches = await self.dispatches(tx, leased, ledger.runs)
+                    if place and self._placer is not None and not attempt:
+                        placed = await placing.enter_async_context(self._placer.placing(tx, ledger))
+                    await count_runs(tx, ledger)
                     crashpoint("change.before_commit")
-            except WriteConflict:
+            except (WriteConflict, PlacingFailed):
                 if attempt == _ATTEMPTS - 1:
                     raise
                 continue
             crashpoint("change.after_commit")
-            self._publish(ledger, dispatches)
+            self._publish(ledger, [*dispatches, *placed.dispatches], settled=placed.settled)
             crashpoint("change.published")
             await self.fail_unsendable()
             return answer
@@ -155,7 +193,7 @@ class ExecutionStore:
         for wake in (*self._on_new_work, *self._on_change):
             wake()
 
-    def _publish(self, ledger: Ledger, dispatches: list[Dispatch]) -> None:
+    def _publish(self, ledger: Ledger, dispatches: list[Dispatch], *, settled: bool) -> None:
         if dispatches:
             self._links.dispatch(dispatches)
         if ledger.cancels:
@@ -166,6 +204,7 @@ class ExecutionStore:
         told = [dispatch.agent_id for dispatch in dispatches] + [command.agent_id for command in ledger.cancels]
         elsewhere = any(agent_id not in here for agent_id in told)
         keys = self._on_keys if ledger.claimed_keys or ledger.released_keys else ()
-        work = self._on_new_work if ledger.queued else ()
-        for wake in (*self._on_change, *work, *keys, *(self._on_orders if elsewhere else ())):
+        work = (*self._on_room, *(self._on_new_work if ledger.queued or ledger.stored_queued else ()))
+        orders = self._on_orders if elsewhere else ()
+        for wake in (*self._on_change, *(() if settled else work), *keys, *orders):
             wake()

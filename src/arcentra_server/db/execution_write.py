@@ -109,8 +109,8 @@ _NEW_LEASES = f"""
 """
 
 
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True))
 
 
 async def write(tx: Tx, ledger: Ledger) -> list[Row]:
@@ -233,11 +233,13 @@ async def _write_parents(tx: Tx, ledger: Ledger) -> None:
         for run in runs
     ]
     await tx.execute(_RUNS, *_columns(rows))
-    await _count_runs(tx, ledger)
 
 
-async def _count_runs(tx: Tx, ledger: Ledger) -> None:
-    """Add the runs that ended to the counters of their pipelines."""
+async def count_runs(tx: Tx, ledger: Ledger) -> None:
+    """Add the runs that ended to the counters of their pipelines.
+
+    That is to come last: all runs of a pipeline share its row, and wait here for the commit of one another.
+    """
     counts: dict[Any, list[Any]] = {}
     for run_id, before in ledger.runs_before.items():
         run = ledger.runs[run_id]

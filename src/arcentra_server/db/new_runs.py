@@ -118,8 +118,8 @@ async def _selector_ids(tx: Tx, digests: Sequence[bytes]) -> dict[bytes, int]:
     return {row["digest"]: row["id"] for row in rows}
 
 
-async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selectors: SelectorIds) -> None:
-    """Store a run.
+async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selectors: SelectorIds) -> set[UUID]:
+    """Store a run; return those of its step runs that are queued.
 
     Args:
         tx: The transaction.
@@ -152,6 +152,7 @@ async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selector
     except asyncpg.UniqueViolationError as error:
         raise AlreadyExists("a run of this request exists already") from error
     await events.append(tx, _events(run, first, plainly=plainly))
+    return first
 
 
 def _run_row(run: NewRun) -> tuple[Any, ...]:

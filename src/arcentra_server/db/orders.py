@@ -12,15 +12,15 @@ from arcentra_server.domain.execution import CancelCommand
 FRESH_SECONDS = 0.5
 
 
-async def unstarted_leases(tx: Tx) -> dict[UUID, UUID]:
-    """Return the open leases that were not given just now and whose step runs are not started, with their agents."""
+async def unstarted_leases(tx: Tx) -> tuple[dict[UUID, UUID], set[UUID]]:
+    """Return the open leases whose step runs are not started, with their agents, and those that were given just now."""
     rows = await tx.fetch(
-        """SELECT l.id, l.agent_id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
-            WHERE l.ended_at IS NULL AND s.status = 'QUEUED'
-              AND l.created_at < clock_timestamp() - make_interval(secs => $1)""",
+        """SELECT l.id, l.agent_id, l.created_at >= clock_timestamp() - make_interval(secs => $1) AS fresh
+             FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+            WHERE l.ended_at IS NULL AND s.status = 'QUEUED'""",
         FRESH_SECONDS,
     )
-    return {row["id"]: row["agent_id"] for row in rows}
+    return {row["id"]: row["agent_id"] for row in rows}, {row["id"] for row in rows if row["fresh"]}
 
 
 async def pending_cancels(tx: Tx, agent_ids: Sequence[UUID], limit: int) -> list[CancelCommand]:

@@ -67,7 +67,7 @@ class _Reading:
     """What was read, in order.
 
     `sure`: how many of `free` have nothing unread between them; `usable`: the same, but for what finds no room. `whole`:
-    there is nothing else that would find room.
+    there is nothing else that would find room. `all`: there is nothing else at all that these agents would take.
     """
 
     bound: list[QueuedStep]
@@ -75,6 +75,7 @@ class _Reading:
     sure: int
     usable: int
     whole: bool
+    all: bool
 
 
 class QueueHead:
@@ -85,6 +86,7 @@ class QueueHead:
         self._agents: frozenset[UUID] = frozenset()
         self._pools: frozenset[Pool] = frozenset()
         self._ahead = 0
+        self._is_all = False
         self._contested: frozenset[UUID] = frozenset()
 
     def forget(self, contested: Collection[UUID] = ()) -> None:
@@ -92,10 +94,12 @@ class QueueHead:
 
         `contested`: these. Another server has them, perhaps not for good: they are passed over once.
         """
-        self._rows, self._ahead = (), 0
+        self._rows, self._ahead, self._is_all = (), 0, False
         self._contested = frozenset(contested)
 
-    async def plan(self, tx: Tx, agents: Sequence[AgentSlots], reachable: Collection[UUID], pools: Pools) -> Plan:
+    async def plan(
+        self, tx: Tx, agents: Sequence[AgentSlots], reachable: Collection[UUID], pools: Pools, *, anew: bool = True
+    ) -> Plan:
         """Return the plan for what is in the queue now.
 
         Args:
@@ -103,11 +107,14 @@ class QueueHead:
             agents: The agents that have room.
             reachable: All agents that can be reached, those that are full too.
             pools: All selectors that are known.
+            anew: Read on where what was read leaves room, even if the last reading found nothing else: what was held,
+                or not ready yet, may be so no more.
         """
         present = {pools.of(agent.labels) for agent in agents if agent.takes == Takes.ALL}
-        if self._rows and present <= self._pools and self._agents.issuperset(reachable):
+        all_known = self._is_all and not anew
+        if (self._rows or all_known) and present <= self._pools and self._agents.issuperset(reachable):
             planned = plan(Snapshot(self._rows, agents, pools), 0.0)
-            if not planned.room:
+            if all_known or not planned.room:
                 self._rows = planned.rest
                 return planned
         # Nothing was queued since the last reading, and it was used up: the longer this goes on, the more is read.
@@ -135,6 +142,7 @@ class QueueHead:
         unsure = {step.step_run_id for step in reading.free[reading.sure :]}
         self._rows = [step for step in planned.rest if step.step_run_id not in unsure]
         self._ahead = max(self._ahead, min(room, MOST_READ))
+        self._is_all = reading.all and not self._contested
         self._contested = frozenset()
         return planned
 
@@ -143,7 +151,8 @@ class QueueHead:
         length = max(length, LEAST_OF_THE_FRONT)
         *rows, last = await tx.fetch(_FRONT, list(self._agents), MOST_BOUND, list(rooms), length)
         bound, free = _steps(rows)
-        return _Reading(bound, free, len(free), len(free), last["selector_id"] < length)
+        is_all = last["selector_id"] < length and len(bound) < MOST_BOUND
+        return _Reading(bound, free, len(free), len(free), last["selector_id"] < length, is_all)
 
     async def _read_classes(self, tx: Tx, rooms: Mapping[int, int], wanted: int, times: int) -> _Reading:
         """Read the head of each class: as much as its agents have room for, `times` over, but not much more than `wanted` in all."""
@@ -156,7 +165,9 @@ class QueueHead:
         gap = _first_gap(free, short)
         usable = len(free) if gap is None else gap
         sure = _first_gap(free, limits)
-        return _Reading(bound, free, usable if sure is None else sure, usable, gap is None and len(free) < 2 * wanted)
+        short_of_limit = len(free) < 2 * wanted
+        is_all = sure is None and short_of_limit and len(bound) < MOST_BOUND
+        return _Reading(bound, free, usable if sure is None else sure, usable, gap is None and short_of_limit, is_all)
 
 
 def _rooms(agents: Sequence[AgentSlots], pools: Pools) -> Counter[int]:

@@ -79,6 +79,8 @@ class RunStarter:
                 known = await runs.of_request(tx, pipeline_id, trigger.request_id)
                 if known is not None:
                     return Started(known, await runs.job_ids(tx, known))
+            fleet = await agents.labels_of_all(tx)
+            # Locked from here on, for all other triggers of the pipeline.
             pipeline = await _counted(tx, pipeline_id)
             may_change = trigger.may_change
             if unfit := check_given(trigger.variables, pipeline.spec, "variables", may_change=may_change):
@@ -92,18 +94,17 @@ class RunStarter:
             size = sum(map(len, dispatches.values()))
             if size > LARGEST_RUN:
                 raise LimitExceeded(f"the run would take {size} bytes, more than {LARGEST_RUN}: use fewer variables")
-            await new_runs.insert(tx, run, dispatches, self._selectors)
+            ledger.stored_queued |= await new_runs.insert(tx, run, dispatches, self._selectors)
             if not run.starts_plainly:
                 await load_run(tx, ledger, run.id)
                 ledger.due_stages[run.id, 0] = StageDue(run.id, 0)
             warnings = undeclared_warnings(trigger.variables, pipeline.spec)
-            warnings += fleet_warnings(pipeline.spec, await agents.labels_of_all(tx))
+            warnings += fleet_warnings(pipeline.spec, fleet)
             crashpoint("trigger.before_commit")
             return Started(run.id, [job.id for job in run.jobs], warnings, run.not_cloned)
 
-        started = await self._store.change(decide)
+        started = await self._store.change(decide, place=True)
         crashpoint("trigger.after_commit")
-        self._store.announce_new_work()
         return started
 
     def _build(self, pipeline: PipelineRow, trigger: Trigger) -> tuple[NewRun, dict[UUID, bytes]]:

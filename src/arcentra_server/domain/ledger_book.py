@@ -5,6 +5,7 @@ It has no rules of its own but one: a state changes only along `domain/transitio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
@@ -77,6 +78,9 @@ class LedgerBook:
         self.new_leases: dict[UUID, Lease] = {}
         self.barred_agents: set[UUID] = set()  # of those loaded, those that get nothing: disabled, or not approved
         self.ended_leases: dict[UUID, str] = {}
+        # Of agents whose leases ended, how many of their slots are left free.
+        self.freed: Counter[UUID] = Counter()
+        self.stored_queued: set[UUID] = set()  # step runs that were stored as queued, beside what is `queued` here
         self.events: list[Event] = []
         self.cancels: list[CancelCommand] = []
         self.releases: list[Release] = []
@@ -153,6 +157,7 @@ class LedgerBook:
     def _end_lease(self, step: StepState, reason: str) -> None:
         lease, step.lease = step.lease, None
         if lease is not None:
+            self.freed[lease.agent_id] += 1
             if self.new_leases.pop(step.id, None) is None:
                 self.ended_leases[lease.id] = reason
         elif step.id in self.queued:

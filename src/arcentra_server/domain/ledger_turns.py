@@ -150,6 +150,7 @@ class LedgerTurns(LedgerBook):
         # It follows at once on the agent that has the job's workspace: its slot has just become free.
         step.lease = Lease(self._new_id(), step.id, holder)
         self.new_leases[step.id] = step.lease
+        self.freed[holder] -= 1
         return True
 
     def _skip_rest(self, job: JobState) -> None:

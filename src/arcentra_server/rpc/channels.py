@@ -63,6 +63,9 @@ class Outbox:
         return sum(map(len, (waiting.dispatches, waiting.cancels, waiting.releases, waiting.refusals)))
 
     def dispatch(self, dispatch: Dispatch) -> None:
+        """Send a lease, unless it was: who looks for what is unsent may see it before who gave it comes here."""
+        if dispatch.lease_id in self.sent:
+            return
         self.sent.add(dispatch.lease_id)
         self._outgoing.dispatches.append(dispatch)
         self._ready.set()

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from arcentra_api.agent.v1 import agent_pb2
@@ -13,6 +15,7 @@ from arcentra_server.crashpoint import crashpoint
 from arcentra_server.domain.errors import LimitExceeded, Unavailable, WriteConflict
 from arcentra_server.domain.execution import StepReport
 from arcentra_server.domain.ids import parse_id
+from arcentra_server.domain.standing import Standing
 from arcentra_server.rpc.channels import Refusal
 from arcentra_server.rpc.context import calling_agent
 from arcentra_server.rpc.convert import agent as convert
@@ -26,6 +29,26 @@ LARGEST_OUTBOX = 20_000  # things that wait to be sent to one agent
 REFUSAL_SECONDS = 10.0  # that an agent gets nothing new after it refused something: others are asked first
 ROUND = 6  # heartbeats: once a round the workspaces of the agent are looked at
 MOST_UNSETTLED = 64  # messages that wait for their commit before the next is read
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    """A message of which something is not committed yet: the heartbeat, or its reports."""
+
+    sequence: int
+    beat: asyncio.Future[Standing | None] | None
+    reports: Sequence[StepReport]
+    verdicts: asyncio.Future[list[Verdict]] | None
+    refusals: Sequence[Refusal]
+
+    @property
+    def commits(self) -> list[asyncio.Future[Any]]:
+        return [future for future in (self.beat, self.verdicts) if future is not None]
+
+    @property
+    def settled(self) -> bool:
+        return all(future.done() for future in self.commits)
+
 
 Write = Callable[[agent_pb2.ConnectResponse], Awaitable[None]]
 
@@ -43,7 +66,8 @@ class Connection:
         self._opened_at = asyncio.get_running_loop().time()
         self._batched = False
         self._beats = 0
-        self._unsettled: deque[asyncio.Future[list[Verdict]]] = deque()
+        self._said: tuple[int, bool] | None = None
+        self._unsettled: deque[_Unsettled] = deque()
 
     async def run(self, messages: AsyncIterator[agent_pb2.ConnectRequest]) -> None:
         """Serve the channel until the agent ends it, or opens another.
@@ -71,9 +95,10 @@ class Connection:
                 self._batched = message.sequence > 0
             await self._take(message)
             if first:
-                # What the message reports is settled first: a step that has ended is not one that the agent lost.
+                # What the message says is settled first: a step that has ended is not one that the agent lost, and an
+                # agent gets work once its leases hold.
                 if self._unsettled:
-                    await asyncio.wait(list(self._unsettled))
+                    await asyncio.wait(self._unsettled[0].commits)
                 crashpoint("connect.first_message")
                 await self._catch_up(message)
                 first = False
@@ -83,60 +108,61 @@ class Connection:
             raise LimitExceeded(f"a message holds at most {LARGEST_MESSAGE} reports, and as many acknowledgements")
         if self._outbox.size > LARGEST_OUTBOX:
             raise LimitExceeded("the agent sends and does not read")
-        if message.HasField("heartbeat"):
-            await self._beat(message.heartbeat)
+        beat = await self._beat(message.heartbeat) if message.HasField("heartbeat") else None
         await self._take_acks(message)
         reports, refusals = convert.reports_from(message, self._agent_id)
-        if reports or message.sequence:
-            future = self._parts.reports.submit(reports)
-            self._unsettled.append(future)
-            future.add_done_callback(lambda done: self._settled(done, message.sequence, reports, refusals))
-            if len(self._unsettled) > MOST_UNSETTLED:
-                await asyncio.wait([self._unsettled[0]])
-        elif refusals:
-            self._outbox.acknowledge(0, refusals)
+        verdicts = self._parts.reports.submit(reports) if reports else None
+        if reports and any(before.beat for before in self._unsettled):
+            self._parts.agents.hurry_heartbeats()  # whose acknowledgement comes before that of these
+        unsettled = _Unsettled(message.sequence, beat, reports, verdicts, refusals)
+        self._unsettled.append(unsettled)
+        for commit in unsettled.commits:
+            commit.add_done_callback(self._settle)
+        if unsettled.settled:
+            self._settle()
+        if len(self._unsettled) > MOST_UNSETTLED:
+            self._parts.agents.hurry_heartbeats()
+            await asyncio.wait(self._unsettled[0].commits)
 
-    async def _beat(self, heartbeat: agent_pb2.ConnectHeartbeat) -> None:
-        """Renew the agent's leases, and go on when they are: an acknowledgement of the message says so to its watchdog.
-
-        Raises:
-            Unavailable: they could not be renewed.
-        """
+    async def _beat(self, heartbeat: agent_pb2.ConnectHeartbeat) -> asyncio.Future[Standing | None]:
+        """Renew the agent's leases. The message is acknowledged when they are: that says so to its watchdog."""
         capacity = convert.capacity_from(heartbeat.max_concurrent_step_runs)
         metrics = convert.clean_metrics(heartbeat.metrics) if heartbeat.metrics else None
-        standing = await self._parts.agents.heartbeat(self._agent_id, capacity, metrics, draining=heartbeat.draining)
-        if self._welcome is not None:
-            self._welcome.beaten(standing)
+        said = (heartbeat.max_concurrent_step_runs, heartbeat.draining)
+        news, self._said = said != self._said, said
+        beat = self._parts.agents.heartbeat(self._agent_id, capacity, metrics, draining=heartbeat.draining, hurry=news)
         self._beats += 1
         if self._beats % ROUND == 0 and heartbeat.workspace_job_ids:
             with suppress(Unavailable):  # the next round will do
                 await self._release(heartbeat)
+        return beat
 
     async def _release(self, heartbeat: agent_pb2.ConnectHeartbeat) -> None:
         """Release the workspaces of jobs that need them no more: what ended through another server told nobody here."""
         for job_id in await self._parts.dispatch.released(self._agent_id, _kept_jobs(heartbeat)):
             self._outbox.release(job_id)
 
-    def _settled(
-        self,
-        future: asyncio.Future[list[Verdict]],
-        sequence: int,
-        reports: Sequence[StepReport],
-        refusals: Sequence[Refusal],
-    ) -> None:
-        self._unsettled.popleft()
-        if future.cancelled() or future.exception() is not None:
-            # Not known to be committed: the agent keeps the message and sends it again on its next channel.
-            self._outbox.fail(future.exception() if not future.cancelled() else None)
-            return
-        crashpoint("report.settled")
-        refused = [
-            Refusal(report.step_id, STEP_STATUS.to_proto(report.status), verdict.reason, str(verdict))
-            for report, verdict in zip(reports, future.result(), strict=True)
-            if verdict is not None
-        ]
-        if sequence or refused or refusals:
-            self._outbox.acknowledge(sequence, [*refusals, *refused])
+    def _settle(self, _: object = None) -> None:
+        """Acknowledge what is committed, in the order in which it came."""
+        while self._unsettled and self._unsettled[0].settled:
+            message = self._unsettled.popleft()
+            for commit in message.commits:
+                if commit.cancelled() or commit.exception() is not None:
+                    # Not known to be committed: the agent keeps the message and sends it again on its next channel.
+                    self._outbox.fail(commit.exception() if not commit.cancelled() else None)
+                    return
+            if message.beat is not None and self._welcome is not None:
+                self._welcome.beaten(message.beat.result())
+            verdicts = message.verdicts.result() if message.verdicts is not None else ()
+            if message.verdicts is not None:
+                crashpoint("report.settled")
+            refused = [
+                Refusal(report.step_id, STEP_STATUS.to_proto(report.status), verdict.reason, str(verdict))
+                for report, verdict in zip(message.reports, verdicts, strict=True)
+                if verdict is not None
+            ]
+            if message.sequence or refused or message.refusals:
+                self._outbox.acknowledge(message.sequence, [*message.refusals, *refused])
 
     async def _take_acks(self, message: agent_pb2.ConnectRequest) -> None:
         """Take step runs back that the agent refuses, and let others have them. That it received one, RUNNING tells."""

@@ -28,6 +28,7 @@ from arcentra_server.domain.token_maker import TokenMaker
 INVALID_REGISTRATION = "invalid registration token"
 REVOKED = "credential revoked"
 MOST_CANCELS = 1_000  # that one heartbeat is answered with
+RENEWAL_PAUSE = 0.5  # seconds after a commit of heartbeats in which those that say nothing new wait for the next
 REARM_ATTEMPTS = 5
 OVERLAP = timedelta(minutes=10)  # that a credential stays good after it was rotated
 
@@ -86,7 +87,7 @@ class AgentService:
         self._tokens = token_maker
         self._lease_seconds = lease_seconds
         self._token_life = timedelta(hours=token_hours) if token_hours else None
-        self._heartbeats: Batcher[Beat, Standing | None] = Batcher(self._renew)
+        self._heartbeats: Batcher[Beat, Standing | None] = Batcher(self._renew, pause=RENEWAL_PAUSE)
 
     async def register(self, registration_token: str, facts: AgentFacts) -> Registered:
         """Let a new agent join.
@@ -156,6 +157,7 @@ class AgentService:
                 raise Unauthenticated(REVOKED)
             name, old_expires_at = retired
             token, expires_at = await self._issue(tx, agent_id, name)
+            crashpoint("rotate.before_commit")
         crashpoint("rotate.after_commit")
         return Rotated(token, expires_at, old_expires_at)
 
@@ -190,13 +192,18 @@ class AgentService:
         metrics: Mapping[str, str] | None = None,
         *,
         draining: bool | None = None,
+        hurry: bool = True,
     ) -> asyncio.Future[Standing | None]:
         """Renew the leases of an agent that was heard of, and keep what it says of itself; None leaves what is stored.
 
         The future answers what operators want of it, None when there is no such agent: one that has left may still hold
-        a channel.
+        a channel. One that is in no hurry shares a commit with all that come within half a second.
         """
-        return self._heartbeats.submit(Beat(agent_id, capacity, metrics, draining))
+        return self._heartbeats.submit(Beat(agent_id, capacity, metrics, draining), hurry=hurry)
+
+    def hurry_heartbeats(self) -> None:
+        """Store the heartbeats that wait for company: something else waits for one of them."""
+        self._heartbeats.hurry()
 
     async def admit(self, agent_id: UUID, token_id: str) -> Briefing:
         """Answer what an agent that opens a channel is told.

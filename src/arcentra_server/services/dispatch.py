@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
+
+import structlog
 
 from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import claims, refusals
 from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
-from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.execution_store import ExecutionStore, Placed, PlacingFailed
 from arcentra_server.db.queue_head import MOST_READ, QueueHead
 from arcentra_server.domain.execution import CancelCommand, Dispatch
 from arcentra_server.domain.ledger import Ledger
@@ -27,6 +31,7 @@ MOST_PASSED = 1_000  # ids of selectors that were given out and not seen yet
 # Before a step run is placed again that was refused once, twice, and so on; refused once more it fails. Agents that
 # stop all at once refuse what reaches them, and are known to stop by the next heartbeat.
 REFUSED_SECONDS = (1.0, 5.0, 10.0, 20.0)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,20 @@ class CatchUp:
     dispatches: list[Dispatch]
     cancels: list[CancelCommand]
     released: list[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class _Leased:
+    """What a pass leased. `left`: the step runs it could not lease as planned, with the agents; `served`: who got some."""
+
+    planned: int
+    step_ids: AbstractSet[UUID]
+    dispatches: Sequence[Dispatch]
+    left: Mapping[UUID, UUID]
+    served: AbstractSet[UUID]
+
+
+_NOTHING = _Leased(0, frozenset(), (), {}, frozenset())
 
 
 @dataclass(slots=True)
@@ -48,10 +67,20 @@ class _Demand:
 
 
 class DispatchService:
-    """Claims for agents that hold a push channel to this process, and for those that pull from it."""
+    """Claims for agents that hold a push channel to this process, and for those that pull from it.
 
-    def __init__(self, store: ExecutionStore, links: AgentLinks, bell: WorkBell) -> None:
+    `count_leased` is told of the step runs that were leased from the queue.
+    """
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        links: AgentLinks,
+        bell: WorkBell,
+        count_leased: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._bell = bell
+        self._count_leased = count_leased
         self._store = store
         self._links = links
         self._demands: list[_Demand] = []
@@ -92,31 +121,83 @@ class DispatchService:
             if self._bell.look_for_new_work():
                 self._learn(await claims.selectors_after(tx, self._last_selector, self._passed))
                 self._head.forget()
-            planned = await self._head.plan(tx, agents, targets, self._pools)
-            if not planned.assignments:
+            leased = await self._claim(tx, await self._head.plan(tx, agents, targets, self._pools))
+            if not leased.planned:
                 return 0
-            rows = await claims.claim(tx, [(new_id(), step, agent) for step, agent in planned.assignments])
-            dispatches = await self._store.dispatches(tx, rows)
-            crashpoint("claim.before_commit")
         crashpoint("claim.after_commit")
-        self._deliver(dispatches, demands)
+        self._deliver(leased.dispatches, demands)
         crashpoint("claim.sent")
         await self._store.fail_unsendable()
-        self._go_on(planned, {row["step_run_id"] for row in rows})
-        return len(rows)
+        self._go_on(leased)
+        return len(leased.step_ids)
 
-    def _go_on(self, planned: Plan, claimed: Collection[UUID]) -> None:
-        """Let another pass follow where this one may have left something that could be placed."""
+    @asynccontextmanager
+    async def placing(self, tx: Tx, ledger: Ledger) -> AsyncIterator[Placed]:
+        """Lease what waits within a change: for the slots that it freed, or for all where it queued something.
+
+        Only where nothing has to be waited for; agents that pull, selectors that are not known yet, and what other servers
+        queued since all of the queue was read, are for a pass.
+
+        Raises:
+            PlacingFailed: something went wrong; the transaction is to be rolled back.
+        """
+        connected = self._links.connected()
+        queued = ledger.queued.keys() | ledger.stored_queued
+        freed = [agent_id for agent_id, slots in ledger.freed.items() if slots > 0 and agent_id in connected]
+        if not queued and not freed and not any(slots > 0 for slots in ledger.freed.values()):
+            yield Placed(settled=True)
+            return
+        targets = list(connected) if queued else freed
+        if not targets or self._pass.locked():
+            yield Placed()
+            return
+        async with self._pass:
+            try:
+                leased = await self._place(tx, targets, queued)
+                yield Placed(leased.dispatches, settled=queued <= leased.step_ids | leased.left.keys())
+            except BaseException:
+                self._head.forget()
+                raise
+            if leased.planned:
+                self._go_on(leased)
+
+    async def _place(self, tx: Tx, targets: Sequence[UUID], queued: AbstractSet[UUID]) -> _Leased:
+        try:
+            agents = await claims.free_slots(tx, targets)
+            if not agents:
+                return _NOTHING
+            if queued:
+                self._head.forget()
+            planned = await self._head.plan(tx, agents, self._links.connected(), self._pools, anew=False)
+            return await self._claim(tx, planned)
+        except Exception as error:
+            # What was reported must not be lost because of what waits.
+            _log.exception("placing_failed", queued=len(queued))
+            raise PlacingFailed from error
+
+    async def _claim(self, tx: Tx, planned: Plan) -> _Leased:
+        if not planned.assignments:
+            return _NOTHING
+        rows = await claims.claim(tx, [(new_id(), step, agent) for step, agent in planned.assignments])
+        claimed = {row["step_run_id"] for row in rows}
         left = {step: agent for step, agent in planned.assignments if step not in claimed}
-        if left:
+        served = {agent for step, agent in planned.assignments if step in claimed}
+        dispatches = await self._store.dispatches(tx, rows)
+        crashpoint("claim.before_commit")
+        return _Leased(len(planned.assignments), claimed, dispatches, left, served)
+
+    def _go_on(self, leased: _Leased) -> None:
+        """Let another pass follow where this one may have left something that could be placed."""
+        self._count_leased(len(leased.step_ids))
+        contested = []
+        if leased.left:
             # Where an agent got nothing, it may be the agent that was locked, by its heartbeat, and not the step run.
-            served = {agent for step, agent in planned.assignments if step in claimed}
-            contested = [step for step, agent in left.items() if agent in served or step in self._left]
+            contested = [step for step, agent in leased.left.items() if agent in leased.served or step in self._left]
             self._head.forget(contested)
             asyncio.get_running_loop().call_later(LOCKED_SECONDS, self._bell.ring)
-        if len(claimed) >= MOST_READ or (left and contested):
+        if leased.planned >= MOST_READ or contested:
             self._bell.ring()
-        self._left = left.keys()
+        self._left = leased.left.keys()
 
     async def fetch(self, agent_id: UUID, wanted: int, wait_seconds: float) -> list[Dispatch]:
         """Return up to `wanted` step runs for an agent that pulls, waiting for the first at most `wait_seconds`.

@@ -26,8 +26,8 @@ class OrderService:
             return 0
         async with self._store.database.transaction() as tx:
             cancels = await orders.pending_cancels(tx, here, MOST_CANCELS)
-            leases = await orders.unstarted_leases(tx)
-            unsent = self._links.unsent(leases)
+            leases, fresh = await orders.unstarted_leases(tx)
+            unsent = self._links.unsent(leases) - fresh
             rows = await claims.unacknowledged(tx, list({leases[one] for one in unsent})) if unsent else []
             dispatches = await self._store.dispatches(tx, [row for row in rows if row["id"] in unsent])
         self._links.cancel(cancels)

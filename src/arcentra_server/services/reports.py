@@ -48,7 +48,7 @@ class ReportService:
                 await self._distinguish(tx, ledger, batch, verdicts)
             return verdicts
 
-        committed = await self._store.change(decide)
+        committed = await self._store.change(decide, place=True)
         crashpoint("report.after_commit")
         return committed
 

@@ -218,9 +218,10 @@ def test_address_is_evaluated_once_for_all_jobs_in_which_it_is_the_same() -> Non
 
 def test_values_of_a_matrix_that_only_look_the_same_make_addresses_of_their_own() -> None:
     repo = "https://code/team/${{ string(matrix.of) == '1' ? 'app' : 'lib' }}"
+    values: tuple[bool | int | str, ...] = (True, 1, "1", 2)
     jobs = [
         JobSpec(f"j{number}", (), source=GitSource(repo, "own"), matrix=MatrixSpec((("of", (value,)),)))
-        for number, value in enumerate((True, 1, "1", 2))
+        for number, value in enumerate(values)
     ]
     took = ("topic", "abc")
     assert taken(run_of(StageSpec("s", tuple(jobs)), trigger=BY_EVENT)) == [OWN_BRANCH, took, took, OWN_BRANCH]

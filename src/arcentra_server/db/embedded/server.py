@@ -40,7 +40,7 @@ class EmbeddedPostgres:
     """A PostgreSQL server on one data directory, a child of this process that ends with it.
 
     Use it as an async context manager, or call `start` and `stop`. After the server ended by itself (see `wait_exit`),
-    `stop` and `start` bring it back.
+    `stop` and `start` bring it back, at the same address unless somebody took that.
 
     Args:
         data_dir: made if missing; parents are never changed.
@@ -70,7 +70,7 @@ class EmbeddedPostgres:
         self._log_file = LogFile(self._layout.log_file)
         self._lock: DataDirLock | None = None
         self._process: Process | None = None
-        self._socket_dir: Path | None = None
+        self._socket_dir: Path | None = None  # of the last start, also when that has ended
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -161,7 +161,7 @@ class EmbeddedPostgres:
 
     async def _launch(self, binaries: Binaries, launcher: Launcher) -> bool:
         """Start the postmaster and wait until it takes connections; False if a leftover server stands in its way."""
-        self._socket_dir = make_socket_dir(self._layout, launcher)
+        self._socket_dir = make_socket_dir(self._layout, launcher, self._socket_dir)
         options = server_options(self._socket_dir, self._max_connections)
         argv = [str(binaries.postgres), "-D", str(self._layout.cluster), *options]
         log_fd = self._log_file.open()
@@ -215,7 +215,6 @@ class EmbeddedPostgres:
                 remove_socket_dir(self._layout)
                 self._lock.release()
                 self._lock = None
-            self._socket_dir = None
 
     async def _end(self, process: Process, first: signal.Signals) -> None:
         """SIGINT is a fast shutdown; SIGQUIT drops everything, which the next start recovers from."""

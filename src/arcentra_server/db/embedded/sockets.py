@@ -15,11 +15,12 @@ _LONGEST_SOCKET_PATH = 103
 _PREFIX = "arcentra-pg-"
 
 
-def make_socket_dir(layout: Layout, launcher: Launcher) -> Path:
+def make_socket_dir(layout: Layout, launcher: Launcher, before: Path | None) -> Path:
     """Make a private, empty directory for the socket, and remove that of an earlier start.
 
     It stands in the data directory; if that path will not do for a socket it stands in the temporary directory, and a
     link in the data directory leads to it, by which the next start finds and removes it should this one be killed.
+    `before`: where it was at the last start, to which clients come back; it is there again unless the name was taken.
 
     Raises:
         LaunchError: no place has a path that will do.
@@ -29,7 +30,7 @@ def make_socket_dir(layout: Layout, launcher: Launcher) -> Path:
         layout.socket_dir.mkdir(mode=0o700)
         launcher.own(layout.socket_dir)
         return layout.socket_dir
-    directory = _temporary_dir()
+    directory = _temporary_dir(before)
     try:
         launcher.own(directory)
         layout.socket_dir.symlink_to(directory)
@@ -58,7 +59,11 @@ def _belongs_to_us(target: Path, layout: Layout) -> bool:
     return False
 
 
-def _temporary_dir() -> Path:
+def _temporary_dir(before: Path | None) -> Path:
+    if before is not None:
+        with suppress(OSError):
+            before.mkdir(mode=0o700)  # fails on whatever stands there, also on a link
+            return before
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a private directory below it
         if _usable(Path(parent) / f"{_PREFIX}12345678"):
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))

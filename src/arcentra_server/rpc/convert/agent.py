@@ -59,7 +59,7 @@ def report_from(message: AnyReport, agent_id: UUID, metrics: Mapping[str, str] |
     error = clean(message.error_message, LARGEST_ERROR) if message.error_message else ""
     reason = _REASONS.get(message.failure_reason)
     outputs = dict(message.outputs) if final and message.outputs else {}
-    if wrong := wrong_outputs(outputs):
+    if outputs and (wrong := wrong_outputs(outputs)):
         # The agent holds to these limits itself: outputs of another client are not stored in part, the step fails.
         outputs, error = {}, error or wrong
         if status is StepStatus.SUCCESS:
