@@ -15,5 +15,6 @@ ALLOWED: dict[str, str] = {
     "do_POST": "http.server calls it for a request",
     "log_message": "http.server calls it for each answer",
     "pytest_collection_modifyitems": "pytest calls it with what it found",
+    "pytest_generate_tests": "pytest calls it with what it is to give values",
     "teardown": "hypothesis calls it at the end of a state machine",
 }

@@ -8,20 +8,21 @@ import os
 import random
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from grpc import aio
 
 from arcentra_server.db.engine import Database
+from arcentra_server.domain.errors import ArcentraError
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.installation import load_keys
 from arcentra_server.services.auth import AuthService
 from tests.faults.sizes import SCALE
-from tests.support.fault_checker import check
+from tests.support.fault_checker import check, happened
 from tests.support.fault_evidence import Evidence
 from tests.support.fault_history import History
 from tests.support.postgres import REPOSITORY
@@ -31,6 +32,10 @@ from tests.support.simagent.journal import Journal, boot_time
 
 LEASE = 30.0 * SCALE
 HEARTBEAT = 10.0 * SCALE
+SAFE_LEASE = 120.0  # which no machine is too slow to renew, for rows in which no agent is to be lost
+STALLED = 120.0  # seconds in which nothing happens, of something that is waited for
+STARTED_WITHIN = 600.0  # a program
+_POLL_SECONDS, _LOOK_SECONDS = 0.05, 1.0
 _RECONNECT = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -68,7 +73,10 @@ class Fleet:
 
 @dataclass
 class Field:
-    """See the module. `client` reaches the server whatever becomes of it; `chance` is drawn from the seed."""
+    """See the module. `client` reaches the server whatever becomes of it; `chance` is drawn from the seed.
+
+    `source`: what the server is run from instead of `src`, see `start_server`.
+    """
 
     sandbox: Sandbox
     dsn: str
@@ -76,6 +84,7 @@ class Field:
     database: Database = field(init=False)
     lease: float = LEASE
     heartbeat: float = HEARTBEAT
+    source: Path | None = None
     history: History = field(default_factory=History)
     fleets: list[Fleet] = field(default_factory=list)
     _server: Server | None = None
@@ -135,6 +144,7 @@ class Field:
             *(("--database-url", self.dsn) if self.dsn else ()),
             grpc=self._server.grpc if self._server else "127.0.0.1:0",
             env={**self.sandbox.env, **settings},
+            source=self.source,
         )
         self.sandbox._others.append(self._server.process)
         if self._client is None:
@@ -159,7 +169,7 @@ class Field:
             env={"PYTHONPATH": str(REPOSITORY), "ARCENTRA_SIM_TOKEN": await self.token()},
             stderr=self.sandbox.root / f"{name}.log",
         )
-        await read_line(process, "ready")
+        await read_line(process, "ready", within=STARTED_WITHIN)
         fleet = Fleet(process, name, self.journals, number, self.sandbox.root / f"{name}.log")
         self.fleets.append(fleet)
         return fleet
@@ -186,6 +196,26 @@ class Field:
     async def value(self, query: str, *values: object) -> object:
         async with self.database.transaction() as tx:
             return await tx.fetchval(query, *values)
+
+    async def until(self, probe: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask again and again until the answer is true, as long as anything goes on, and return it.
+
+        Raises:
+            TimeoutError: nothing has happened for STALLED seconds.
+        """
+        loop = asyncio.get_running_loop()
+        last, since, looked = None, loop.time(), loop.time()
+        while not (answer := await probe()):
+            await asyncio.sleep(_POLL_SECONDS)
+            if loop.time() < looked + _LOOK_SECONDS:
+                continue
+            looked = loop.time()
+            with suppress(ArcentraError):  # the database is coming back
+                if (now := await happened(self.database)) != last:
+                    last, since = now, looked
+            if looked > since + STALLED:
+                raise TimeoutError(f"nothing has happened for {STALLED} s")
+        return answer
 
     async def pause(self, shortest: float, longest: float) -> None:
         """Let a random time pass: faults come at any moment."""

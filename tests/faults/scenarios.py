@@ -29,6 +29,20 @@ _EXPIRE = """
     UPDATE agents SET lease_until = clock_timestamp() - interval '1 s', spared_at = clock_timestamp()
      WHERE name = $1 AND lease_until IS NOT NULL RETURNING 1
 """
+# What every run comes to by itself, and every agent that is there; and what a server does as it starts and stops.
+_EVERYWHERE = (
+    "change",
+    "claim",
+    "connect",
+    "drain",
+    "event",
+    "fetch",
+    "heartbeat",
+    "log",
+    "rearm",
+    "report",
+    "trigger",
+)
 _UNSENT = "SELECT count(*) FROM notifications WHERE state = 'pending'"
 # What a server that died had claimed is free again after a while; here at once.
 _LAPSE = (
@@ -76,8 +90,13 @@ class Scenarios:
                 await tx.execute(query)
 
     def begin(self, point: str) -> None:
-        """Begin the story that comes to a place."""
+        """Begin the story that comes to a place.
+
+        Raises:
+            KeyError: no story is told of such a place.
+        """
         stories = {
+            **dict.fromkeys(_EVERYWHERE, self.small),
             "approval": self.approve,
             "cancel_job": self.cancel_job,
             "cancel_step": self.cancel_step,
@@ -93,8 +112,8 @@ class Scenarios:
             "stop_run": self.stop,
             "webhook": self.deliver,
         }
-        story = stories.get(point.partition(".")[0], self.small)
-        self._told.append(self.group.create_task(self._tell(point, story)))
+        story = stories[point.partition(".")[0]]
+        self._told.append(self.group.create_task(self._tell(point, story), name=f"{point}, {story.__name__}"))
 
     async def _tell(self, point: str, story: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -108,13 +127,17 @@ class Scenarios:
         Raises:
             AssertionError: one did not come to the end that it should.
         """
-        await asyncio.gather(*self._told)
+        if self._told:
+            await asyncio.wait(self._told)  # which, as it is given up, gives none of them up
         self._told.clear()
         assert not self._faults, "\n".join(self._faults)
 
-    def give_up(self) -> None:
-        for task in self._told:
+    def give_up(self) -> list[str]:
+        """End the stories that go on, and return which they are, with what went wrong in others."""
+        going = [task for task in self._told if not task.done()]
+        for task in going:
             task.cancel()
+        return [task.get_name() for task in going] + self._faults
 
     async def small(self) -> None:
         """What comes to most places by itself: a run of two jobs beside each other, with two steps each."""

@@ -9,8 +9,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import pytest
+
 LONG = os.environ.get("CHAOS_LONG") == "1"
 SCALE = 1.0 if LONG else 0.1
+
+
+def hang_guard() -> pytest.MarkDecorator:
+    """The time after which a test is ended that hangs: many times what it takes, and no measure of anything."""
+    return pytest.mark.timeout(3_600 if LONG else 900)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.field import Field
-from tests.faults.sizes import Size
+from tests.faults.field import SAFE_LEASE, Field
+from tests.faults.sizes import Size, hang_guard
 from tests.faults.workload import Workload
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(3_600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, hang_guard()]
 
 
 async def test_killed_servers_cost_no_step(field: Field, size: Size) -> None:
-    field.lease = 30.0
+    field.lease = SAFE_LEASE
     await field.serve()
     work = Workload(field)
     await work.prepare()

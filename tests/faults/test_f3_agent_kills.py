@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.field import Field
-from tests.faults.sizes import Size
+from tests.faults.sizes import Size, hang_guard
 from tests.faults.workload import Workload
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(3_600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, hang_guard()]
 FLEETS = 5
 STEPS = ("--step-seconds", "0.1", "0.6")
 
@@ -22,6 +22,8 @@ async def test_steps_of_killed_agents_are_run_by_others(field: Field, size: Size
     for _ in range(size.faults):
         await work.feed(size.steps // size.faults, "patient", "keyed", "patient")
         victim = field.chance.randrange(FLEETS)
+        # Stopped first: what ran on them then was not over as they died.
+        await work.strike(fleets[victim].name, 1, fleets[victim].freeze, fleets[victim].thaw)
         await fleets[victim].kill()
         await work.feed(20, "patient")
         fleets[victim] = await field.agents(share, fleets[victim].name, pulling=share // 4, options=STEPS)

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.field import Field
-from tests.faults.sizes import Size
+from tests.faults.field import SAFE_LEASE, STARTED_WITHIN, Field
+from tests.faults.sizes import Size, hang_guard
 from tests.faults.workload import Workload
 from tests.support.processes import database_of, postmaster, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(3_600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, hang_guard()]
 
 
 @pytest.fixture
 async def field(tmp_path: Path, seed: int) -> AsyncIterator[Field]:
     """An installation on the embedded database: the server itself brings it back."""
     async with Field.on(tmp_path / "field", "", seed) as field:
-        field.lease = 30.0
+        field.lease = SAFE_LEASE
         await field.serve()
         async with database_of(field.server) as field.database:
             yield field
@@ -38,7 +38,7 @@ async def test_database_that_restarts_loses_nothing(field: Field, size: Size) ->
         before = postmaster(field.server.data_dir)
         assert before is not None
         os.kill(before, signal.SIGQUIT)
-        await until(partial(_is_another, field, before))
+        await until(partial(_is_another, field, before), within=STARTED_WITHIN)
     seen = await field.check()
     assert {row["status"] for row in seen.rows["pipeline_runs"]} == {"SUCCESS"}
     assert field.server.process.returncode is None

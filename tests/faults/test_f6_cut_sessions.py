@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from tests.faults.field import Field
-from tests.faults.sizes import Size
+from tests.faults.field import SAFE_LEASE, Field
+from tests.faults.sizes import Size, hang_guard
 from tests.faults.workload import Workload
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(3_600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, hang_guard()]
 # Not the sessions of this test, which has a pool of its own.
 VICTIMS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -20,7 +20,7 @@ OWN = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_datab
 
 
 async def test_ended_sessions_cost_no_step(field: Field, size: Size) -> None:
-    field.lease = 30.0
+    field.lease = SAFE_LEASE
     own = await field.value(OWN)
     await field.serve()
     work = Workload(field)
@@ -30,7 +30,7 @@ async def test_ended_sessions_cost_no_step(field: Field, size: Size) -> None:
 
     async def end_sessions() -> None:
         nonlocal ended
-        for _ in range(size.faults):
+        while ended < size.faults:
             await asyncio.sleep(1 / size.rate)
             ended += bool(await field.value(VICTIMS, own, 0.3))
 
@@ -39,6 +39,5 @@ async def test_ended_sessions_cost_no_step(field: Field, size: Size) -> None:
         while not ending.done():
             await work.feed(20, "plain", "keyed", pause=0.1)
     seen = await field.check()
-    assert ended > size.faults / 2
     assert {row["status"] for row in seen.rows["pipeline_runs"]} == {"SUCCESS"}
     assert {call.refused for call in field.history.calls} == {""}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from arcentra_api.pipeline.v1 import pipeline_pb2
@@ -21,7 +23,7 @@ def _steps(*scripts: str) -> list[dict[str, Any]]:
 
 
 # `internal`: what an agent says of a step whose process it lost itself.
-AGAIN = {"max_attempts": 5, "on": ["agent_lost", "internal"]}
+AGAIN = {"max_attempts": 10, "on": ["agent_lost", "internal"]}
 # `sim SECONDS [EXIT_CODE]` is what simulated agents understand; `any` leaves it to chance.
 PIPELINES: dict[str, dict[str, Any]] = {
     "plain": {"jobs": [{"name": name, "steps": _steps("any", "any")} for name in ("a", "b")]},
@@ -44,15 +46,18 @@ PIPELINES: dict[str, dict[str, Any]] = {
 STEPS = {"plain": 4, "patient": 4, "keyed": 1, "gated": 2, "failing": 2, "long": 1, "lasting": 2}
 
 
+_ANSWERED_WITHIN = 300.0
 _RUNNING_ON = """
     SELECT count(*) FROM step_runs s JOIN agents a ON a.id = s.agent_id WHERE s.status = 'RUNNING' AND a.name LIKE $1
 """
+_WAITING = "SELECT count(*) FROM step_queue"
+SETTLED = 0.3  # after a fault, until what was on its way has come
 
 
 class Workload:
-    """See the module. `prepare` first. `patience`: seconds that a run may take to get anywhere."""
+    """See the module. `prepare` first. `patience`: seconds within which each call is answered."""
 
-    def __init__(self, field: Field, *, patience: float = 90.0) -> None:
+    def __init__(self, field: Field, *, patience: float = _ANSWERED_WITHIN) -> None:
         self.field = field
         self._patience = patience
         self._pipelines: dict[str, str] = {}
@@ -95,10 +100,11 @@ class Workload:
         """Wait for the gate of a run, and approve it."""
         pipeline = self.field.client.pipeline
         wanted = pipeline_pb2.ListApprovalsRequest(run_id=run_id, state=pipeline_pb2.APPROVAL_STATE_PENDING)
-        async with asyncio.timeout(self._patience):
-            while not (found := await self._insist("list_approvals", pipeline.ListApprovals, wanted)).approvals:  # noqa: ASYNC110 - it is another process
-                await asyncio.sleep(0.05)
-        gate = found.approvals[0].approval_id
+
+        async def waiting() -> Any:
+            return (await self._insist("list_approvals", pipeline.ListApprovals, wanted)).approvals
+
+        gate = (await self.field.until(waiting))[0].approval_id
         request = pipeline_pb2.DecideApprovalRequest(
             approval_id=gate, decision=pipeline_pb2.APPROVAL_DECISION_APPROVE, comment="in order"
         )
@@ -130,29 +136,62 @@ class Workload:
 
     async def running(self, run_id: str) -> pipeline_pb2.PipelineRunDetail:
         """Wait until a step of a run runs."""
-        async with asyncio.timeout(self._patience):
-            while True:
-                run = await self.run(run_id)
-                steps = [step for job in run.job_runs for step in job.step_runs]
-                if any(step.status == pipeline_pb2.PIPELINE_STATUS_RUNNING for step in steps):
-                    return run
-                await asyncio.sleep(0.05)
+
+        async def seen() -> pipeline_pb2.PipelineRunDetail | None:
+            run = await self.run(run_id)
+            steps = [step for job in run.job_runs for step in job.step_runs]
+            return run if any(step.status == pipeline_pb2.PIPELINE_STATUS_RUNNING for step in steps) else None
+
+        found: pipeline_pb2.PipelineRunDetail = await self.field.until(seen)
+        return found
+
+    async def running_on(self, agents: str) -> int:
+        """Return how many steps run on agents whose names begin so."""
+        return int(str(await self.field.value(_RUNNING_ON, agents + "-%")))
 
     async def busy(self, agents: str, number: int) -> None:
         """Wait until so many steps run on agents whose names begin so."""
-        async with asyncio.timeout(self._patience):
-            while int(str(await self.field.value(_RUNNING_ON, agents + "-%"))) < number:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+
+        async def enough() -> bool:
+            return await self.running_on(agents) >= number
+
+        await self.field.until(enough)
+
+    async def occupy(self, agents: str, number: int) -> list[str]:
+        """Start runs until so many steps run at once on agents whose names begin so; return the runs."""
+        runs: list[str] = []
+
+        async def enough() -> bool:
+            if await self.running_on(agents) >= number:
+                return True
+            if not await self.field.value(_WAITING):
+                runs.append(await self.trigger("lasting"))
+            return False
+
+        await self.field.until(enough)
+        return runs
+
+    async def strike(
+        self, agents: str, number: int, fault: Callable[[], Any], undo: Callable[[], Any] = lambda: None
+    ) -> list[str]:
+        """Put agents to a fault while so many steps run on them, again when they had ended just before; return the runs."""
+        runs: list[str] = []
+        while True:
+            runs += await self.occupy(agents, number)
+            fault()
+            await asyncio.sleep(SETTLED)
+            if await self.running_on(agents):
+                return runs
+            undo()
 
     async def ended(self, *run_ids: str) -> list[pipeline_pb2.PipelineRunDetail]:
         """Wait until runs have ended."""
-        found = []
-        async with asyncio.timeout(self._patience):
-            for run_id in run_ids:
-                while not (run := await self.run(run_id)).end_time:  # noqa: ASYNC110 - it is another process
-                    await asyncio.sleep(0.1)
-                found.append(run)
-        return found
+
+        async def over(run_id: str) -> pipeline_pb2.PipelineRunDetail | None:
+            run = await self.run(run_id)
+            return run if run.end_time else None
+
+        return [await self.field.until(partial(over, run_id)) for run_id in run_ids]
 
     async def _insist(self, what: str, call: Any, request: Any, subject: str = "", **more: Any) -> Any:
         metadata = self.field.client.metadata

@@ -16,8 +16,12 @@ from tests.support import promises_of_ingest, promises_of_runs, promises_of_step
 from tests.support.fault_evidence import Evidence, gather
 from tests.support.fault_history import History
 
-QUIET_SECONDS = 60.0  # from the last fault until everything has ended; longer is a failure of its own
+QUIET_SECONDS = 60.0  # in which nothing happens, though not everything has ended: a failure of its own
+_MOST_STEPS = 10  # of so many seconds each: who goes round in circles does not come to an end either
 _POLL_SECONDS = 0.2
+_HAPPENED = (
+    "SELECT (SELECT max(id) FROM events), (SELECT count(*) FROM agent_events), (SELECT sum(size) FROM step_logs)"
+)
 
 PROMISES: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "P1": promises_of_runs.nothing_lost,
@@ -51,18 +55,32 @@ async def check(database: Database, journals: Path, history: History) -> Evidenc
 
 
 async def quiet(database: Database, journals: Path, history: History, *, within: float = QUIET_SECONDS) -> Evidence:
-    """Return what there is to know once nothing is under way, or when that takes too long; then the checks say what is."""
+    """Return what there is to know once nothing is under way, or nothing has happened for so many seconds.
+
+    In the second case the checks say what is under way.
+    """
+    loop = asyncio.get_running_loop()
+    last, since = None, loop.time()
     try:
-        async with asyncio.timeout(within):
-            while True:
+        async with asyncio.timeout(_MOST_STEPS * within):
+            while loop.time() < since + within:
                 await asyncio.sleep(_POLL_SECONDS)
                 with suppress(ArcentraError):  # the database is coming back
                     if await _open_runs(database) == 0 and not under_way(
                         seen := await gather(database, journals, history)
                     ):
                         return seen
+                    if (now := await happened(database)) != last:
+                        last, since = now, loop.time()
     except TimeoutError:
-        return await gather(database, journals, history)
+        pass
+    return await gather(database, journals, history)
+
+
+async def happened(database: Database) -> object:
+    """Return something that is another one whenever anything has happened since."""
+    async with database.transaction() as tx:
+        return await tx.fetchrow(_HAPPENED)
 
 
 async def _open_runs(database: Database) -> int:
@@ -76,6 +94,10 @@ def under_way(seen: Evidence) -> list[str]:
     settled = {line["lease"] for _, line in seen.lines("verdict") if line["status"] != "RUNNING"}
     ended = (line for _, line in seen.lines("end") if line["why"] != "refused")
     reports = [f"report on {line['step']}" for line in ended if line["lease"] not in settled]
-    made = sum(1 for _ in seen.lines("event"))
-    events = ["events"] if made > len(seen.rows["agent_events"]) else []
+    events = []
+    for name in seen.journals:
+        made, stored, told = seen.events_of(name)
+        # What the agent takes for stored is not sent again.
+        if len(made) > max(len(stored), told):
+            events.append(f"events of {name}")
     return runs + reports + events

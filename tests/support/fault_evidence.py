@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from arcentra_server.db.engine import Database, Tx
 from tests.support.consistency import check_consistent
 from tests.support.fault_history import History
-from tests.support.simagent.journal import Line, read_lines
+from tests.support.simagent.journal import Line, boot_time, read_lines
 
 _COLUMNS = {
     "pipeline_runs": "*",
     "run_stages": "*",
     "job_runs": "*",
     "job_needs": "*",
-    "step_runs": """id, run_id, job_run_id, name, step_index, attempt, superseded, status, agent_id, cancel_cause,
-                    cancel_requested_at, log_size, created_at, started_at, finished_at""",
+    "step_runs": """id, run_id, job_run_id, name, step_index, attempt, superseded, status, agent_id, own_selector,
+                    failure_reason, cancel_cause, cancel_requested_at, log_size, created_at, started_at, finished_at""",
     "step_queue": "*",
     "leases": "*",
     "concurrency_claims": "*",
@@ -48,13 +50,17 @@ class Process:
 
 @dataclass
 class Evidence:
-    """See the module. `inconsistent`: what `consistency.py` says of the snapshot; `now`: its time, in Unix seconds."""
+    """See the module. `inconsistent`: what `consistency.py` says of the snapshot.
+
+    `now`: the time of the snapshot, `booted`: that at which CLOCK_BOOTTIME was 0, both in Unix seconds.
+    """
 
     rows: dict[str, list[dict[str, Any]]]
     events: list[dict[str, Any]]
     inconsistent: list[str]
     connections: int
     now: float
+    booted: float
     journals: dict[str, list[Line]]
     processes: list[Process]
     history: History
@@ -67,6 +73,15 @@ class Evidence:
     def lines(self, kind: str) -> Iterable[tuple[str, Line]]:
         """Yield the lines of a kind, with the name of their agent."""
         return ((name, line) for name, lines in self.journals.items() for line in lines if line["kind"] == kind)
+
+    def events_of(self, name: str) -> tuple[dict[int, str], dict[int, str], int]:
+        """Return the events of an agent by seq, as it made them and as they are stored, and up to where it is told so."""
+        lines = self.journals[name]
+        agents = [line["agent"] for line in lines if line["kind"] == "boot"]
+        made = {line["seq"]: line["event_id"] for line in lines if line["kind"] == "event"}
+        rows = (row for row in self.rows["agent_events"] if agents and row["agent_id"] == UUID(agents[0]))
+        told = max((line["seq"] for line in lines if line["kind"] == "stored"), default=0)
+        return made, {row["seq"]: row["event_id"] for row in rows}, told
 
     def leases_of(self) -> dict[Any, list[dict[str, Any]]]:
         """Return the leases by step run, the oldest first."""
@@ -88,8 +103,9 @@ async def gather(database: Database, journals: Path, history: History) -> Eviden
         now = float(await tx.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
         connections = int(await tx.fetchval(_CONNECTIONS))
         inconsistent = await _inconsistent(tx)
+    booted = time.time() - boot_time()
     read = {path.stem: list(read_lines(path)) for path in sorted(journals.glob("*.jsonl"))}
-    return Evidence(rows, events, inconsistent, connections, now, read, processes_of(read), history)
+    return Evidence(rows, events, inconsistent, connections, now, booted, read, processes_of(read), history)
 
 
 async def _rows(tx: Tx, query: str) -> list[dict[str, Any]]:

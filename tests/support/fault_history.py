@@ -18,7 +18,7 @@ _AGAIN = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.CANCELLED,
 }
-_CALL_SECONDS = 5.0
+_CALL_SECONDS = 20.0
 _PAUSE_SECONDS = 0.05
 
 
@@ -40,10 +40,14 @@ class Call:
 
 @dataclass
 class History:
-    """The calls of all clients."""
+    """The calls of all clients.
+
+    `keeps_leases`: nothing that happens is a reason to take an agent for lost.
+    """
 
     begun: float = field(default_factory=time.time)
     calls: list[Call] = field(default_factory=list)
+    keeps_leases: bool = False
 
     def of(self, what: str) -> list[Call]:
         """Return the calls of a kind that were done."""
@@ -57,7 +61,7 @@ class History:
         *,
         subject_of: Callable[[Any], str] | None = None,
         may_be_refused: bool = False,
-        within: float = 60.0,
+        within: float = 600.0,
     ) -> Any:
         """Make a call until it is answered, by a reply or by a refusal that trying again does not cure.
 

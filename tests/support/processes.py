@@ -141,7 +141,7 @@ class Sandbox:
             for process in reversed(processes):
                 await _end(process)
         try:
-            await until(lambda: not running_below(self.root), within=20)
+            await until(lambda: not running_below(self.root))
         except TimeoutError:
             left = running_below(self.root)
             for pid in left:
@@ -189,11 +189,11 @@ async def until(probe: Callable[[], Any], *, within: float = PATIENCE) -> Any:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def read_line(process: Process, with_text: str) -> str:
-    """Read the output of a process up to a line with the text; return that line."""
+async def read_line(process: Process, with_text: str, *, within: float = PATIENCE) -> str:
+    """Read the output of a process up to a line with the text, for so many seconds at most; return that line."""
     assert process.stdout is not None
     read = ""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(within):
         async for raw in process.stdout:
             line = raw.decode()
             read += line

@@ -12,13 +12,8 @@ from tests.support.fault_evidence import Evidence, grouped
 
 def events_once(seen: Evidence) -> Iterator[str]:
     """P5: every event that an agent made is stored once, under its seq, and none is missing in between."""
-    stored = grouped(seen.rows["agent_events"], "agent_id")
-    for name, lines in seen.journals.items():
-        boots = [line["agent"] for line in lines if line["kind"] == "boot"]
-        if not boots:
-            continue
-        made = {line["seq"]: line["event_id"] for line in lines if line["kind"] == "event"}
-        rows = {row["seq"]: row["event_id"] for row in stored.get(UUID(boots[0]), ())}
+    for name in seen.journals:
+        made, rows, _ = seen.events_of(name)
         if sorted(rows) != list(range(1, len(rows) + 1)):
             yield f"the events of agent {name} have holes: {sorted(set(range(1, max(rows) + 1)) - set(rows))}"
         for seq, event_id in made.items():

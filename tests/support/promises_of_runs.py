@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
 from arcentra_server.domain.ledger_repairs import REPAIRED
 from arcentra_server.domain.selectors import Selector
 from tests.support.fault_evidence import Evidence, grouped
+from tests.support.fault_history import Call
 
+_ANSWERS = 3  # of the server, within which an agent is told of a cancel
 _CANCELLED = {"CANCELLED", "TIMEOUT", "SKIPPED"}
 
 
@@ -22,18 +25,24 @@ def nothing_lost(seen: Evidence) -> Iterator[str]:
             yield f"run {call.subject} was acknowledged, and there is none"
     jobs, queue = grouped(seen.rows["job_runs"], "run_id"), grouped(seen.rows["step_queue"], "run_id")
     gates = {row["run_id"] for row in seen.rows["approvals"] if row["state"] == "PENDING"}
+    held = Counter(
+        (row["namespace"], row["key"]) for row in seen.rows["concurrency_claims"] if row["place"] is not None
+    )
     steps = grouped(seen.rows["step_runs"], "run_id")
     for run in seen.rows["pipeline_runs"]:
         waits = (
             run["finished_at"] is not None
             or run["paused"]
             or run["id"] in gates
-            or any(job["waits_for"] == "concurrency" for job in jobs[run["id"]])
+            or any(_key_is_held(job, held[run["namespace"], job["concurrency"]]) for job in jobs[run["id"]])
             or any(_nobody_takes(seen, entry) for entry in queue.get(run["id"], ()))
         )
         if not waits:
             left = [f"{step['name']} {step['status']}" for step in steps[run["id"]] if step["finished_at"] is None]
             yield f"run {run['id']} ({run['status']}) is stuck, and nothing says why: {left}"
+    for step in seen.rows["step_runs"] if seen.history.keeps_leases else ():
+        if step["failure_reason"] == "agent_lost":
+            yield f"step run {step['id']} failed as lost, and its agent had done nothing for which to take it for lost"
 
 
 def keys_respected(seen: Evidence) -> Iterator[str]:
@@ -92,6 +101,8 @@ def cancels_hold(seen: Evidence) -> Iterator[str]:
                 for lease in leases.get(step["id"], ()):
                     if lease["created_at"].timestamp() > call.answered:
                         yield f"step run {step['id']} was leased after {what} of {call.subject} was acknowledged"
+                if _goes_on_unasked(seen, step, call):
+                    yield f"agent {step['agent_id']} was never told that {what} of {call.subject} was acknowledged"
                 ended = step["finished_at"]
                 if step["status"] not in _CANCELLED and (ended is None or ended.timestamp() > call.answered):
                     yield f"step run {step['id']} is {step['status']}, though {what} of {call.subject} was acknowledged"
@@ -107,7 +118,7 @@ def derived_state(seen: Evidence) -> Iterator[str]:
 
 
 def bounded(seen: Evidence, *, most_connections: int = 16) -> Iterator[str]:
-    """P14: nothing is left of what has ended: no place in the queue, no lease, no key; and connections are few."""
+    """P14: nothing is left of what has ended: no place in the queue, no lease, no key; connections and leases are few."""
     if seen.connections > most_connections:
         yield f"{seen.connections} connections to the database, at most {most_connections} are in order"
     ended_runs = {row["id"] for row in seen.rows["pipeline_runs"] if row["finished_at"] is not None}
@@ -122,6 +133,36 @@ def bounded(seen: Evidence, *, most_connections: int = 16) -> Iterator[str]:
     for claim in seen.rows["concurrency_claims"]:
         if claim["job_run_id"] in ended_jobs:
             yield f"key {claim['key']} is claimed by job run {claim['job_run_id']}, which has ended"
+    yield from _overcommitted(seen)
+
+
+def _overcommitted(seen: Evidence) -> Iterator[str]:
+    """Yield the agents that held more leases at a time than they have slots."""
+    for agent_id, leases in grouped(seen.rows["leases"], "agent_id").items():
+        agent = seen.by_id["agents"][agent_id]
+        changes = [(lease["created_at"], 1) for lease in leases]
+        changes += [(lease["ended_at"], -1) for lease in leases if lease["ended_at"] is not None]
+        most = max(accumulate(change for _, change in sorted(changes)))
+        if most > agent["capacity"]:
+            yield f"agent {agent['name']} held {most} leases at a time, and has {agent['capacity']} slots"
+
+
+def _goes_on_unasked(seen: Evidence, step: dict[str, Any], call: Call) -> bool:
+    """Answer whether a process came to its end by itself though the server had answered its agent since the cancel."""
+    name, end = next(
+        ((name, line) for name, line in seen.lines("end") if line["step"] == str(step["id"])), (None, None)
+    )
+    if name is None or end is None or end["why"] != "done":
+        return False
+    lines = seen.journals[name]
+    told = any(line["kind"] == "told" and line["step"] == end["step"] for line in lines)
+    answers = sum(line["kind"] == "heard" and call.answered - seen.booted < line["at"] < end["at"] for line in lines)
+    return not told and answers >= _ANSWERS
+
+
+def _key_is_held(job: dict[str, Any], holders: int) -> bool:
+    """Answer whether a job waits for its key, and others have all places of it."""
+    return bool(job["waits_for"] == "concurrency" and holders >= job["concurrency_limit"])
 
 
 def _nobody_takes(seen: Evidence, entry: dict[str, Any]) -> bool:

@@ -91,7 +91,7 @@ def legal_transitions(seen: Evidence) -> Iterator[str]:
 
 
 def order_in_job(seen: Evidence) -> Iterator[str]:
-    """P11: a step of a job is leased after the one before it has ended."""
+    """P11: a step of a job is leased after the one before it has ended, to the agent that has their workspace."""
     leases = seen.leases_of()
     for (job, attempt), steps in _attempts(seen).items():
         for first, second in pairwise(steps):
@@ -101,6 +101,9 @@ def order_in_job(seen: Evidence) -> Iterator[str]:
                         f"step {second['step_index']} of job run {job}, attempt {attempt}, was leased before step"
                         f" {first['step_index']} had ended"
                     )
+        agents = {step["agent_id"] for step in steps if step["started_at"] and not step["own_selector"]}
+        if len(agents) > 1:
+            yield f"attempt {attempt} of job run {job} ran on several agents, without its workspace: {sorted(agents)}"
 
 
 def server_time(seen: Evidence) -> Iterator[str]:

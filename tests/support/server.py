@@ -91,14 +91,20 @@ async def start_server(
     command: str = "serve",
     grpc: str = "127.0.0.1:0",
     env: dict[str, str] | None = None,
+    source: Path | None = None,
 ) -> Server:
     """Start `arcentra-server serve` (or `dev`) and return once it is ready.
+
+    `source`: the folder of packages to run instead of those that are installed, a copy of `src`.
 
     Raises:
         ServerFailed: it ended before it was ready.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir.parent / f"{data_dir.name}.log"
+    env = env or clean_env()
+    if source is not None:
+        env = {**env, "PYTHONPATH": str(source)}
     with log.open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(
             str(PROGRAMS / "arcentra-server"),
@@ -110,7 +116,7 @@ async def start_server(
             "--http-listen",
             "127.0.0.1:0",
             *arguments,
-            env=env or clean_env(),
+            env=env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,

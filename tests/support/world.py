@@ -101,8 +101,9 @@ class Server:
             LeaseTokens(b"l" * 32),
             WireForm(),
             self.vault,
-            on_change=(self.bell.ring,),
+            on_change=(),
             on_new_work=(self.bell.ring_for_new_work,),
+            on_room=(self.bell.ring,),
             on_keys=(self.key_bell.ring,),
         )
         self.dispatch = DispatchService(self.store, self.links, self.bell)

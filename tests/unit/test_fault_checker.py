@@ -41,6 +41,8 @@ class World:
             "cancel_requested_at": None,
             "log_size": len(LOG),
             "created_at": at(0),
+            "own_selector": False,
+            "failure_reason": None,
         }
         self.steps: list[dict[str, Any]] = [
             {**step, "id": FIRST, "name": "a", "step_index": 0, "started_at": at(11), "finished_at": at(12)},
@@ -50,6 +52,8 @@ class World:
             {"id": LEASES[FIRST], "step_run_id": FIRST, "created_at": at(10), "ended_at": at(12)},
             {"id": LEASES[SECOND], "step_run_id": SECOND, "created_at": at(13), "ended_at": at(15)},
         ]
+        for lease in self.leases:
+            lease["agent_id"] = AGENT
         self.run: dict[str, Any] = {
             "id": RUN, "namespace": "default", "status": "SUCCESS", "finished_at": at(15), "paused": False
         }  # fmt: skip
@@ -64,6 +68,10 @@ class World:
             {"id": GATE, "run_id": RUN, "stage_index": 0, "state": "APPROVED", "needed": 1, "decided_at": at(5)}
         ]
         self.votes: list[dict[str, Any]] = [{"approval_id": GATE, "approved": True}]
+        self.agent: dict[str, Any] = {
+            "id": AGENT, "name": "agent", "capacity": 1, "deleted_at": None, "status": "IDLE", "claimed_labels": {},
+            "server_labels": {},
+        }  # fmt: skip
         self.agent_events: list[dict[str, Any]] = [{"agent_id": AGENT, "seq": 1, "event_id": "one"}]
         self.logs: list[dict[str, Any]] = [{"step_run_id": FIRST, "size": len(LOG), "lost_bytes": 0}]
         self.chunks: list[dict[str, Any]] = [
@@ -83,11 +91,12 @@ class World:
         self.calls = [Call("trigger", str(RUN), 0.0, 1.0), Call("approve", str(GATE), 4.0, 5.0)]
         self.inconsistent: list[str] = []
         self.connections = 10
+        self.keeps_leases = False
 
     def tell(self, resource: str, identity: UUID, before: str | None, status: str) -> None:
         step, job = (identity, None) if resource == "step" else (None, identity)
-        event = {"resource": resource, "step_run_id": step, "job_run_id": job, "status": status, "message": ""}
-        self.events.append({**event, "id": len(self.events), "previous_status": before})
+        event = {"resource": resource, "step_run_id": step, "job_run_id": job, "run_id": None, "status": status}
+        self.events.append({**event, "id": len(self.events), "previous_status": before, "message": ""})
 
     def work(self, step_id: UUID, index: int, begun: float, ended: float, log: bytes) -> None:
         own = {"step": str(step_id), "lease": str(LEASES[step_id])}
@@ -110,17 +119,17 @@ class World:
             "concurrency_claims": self.claims,
             "approvals": self.approvals,
             "approval_votes": self.votes,
-            "agents": [{"id": AGENT, "deleted_at": None, "status": "IDLE", "claimed_labels": {}, "server_labels": {}}],
+            "agents": [self.agent],
             "agent_events": self.agent_events,
             "step_logs": self.logs,
             "log_chunks": self.chunks,
             "selectors": [{"id": 1, "document": []}],
         }
         journals = {"agent": self.journal}
-        history = History(START.timestamp(), self.calls)
+        history = History(START.timestamp(), self.calls, self.keeps_leases)
         return Evidence(
-            rows, self.events, self.inconsistent, self.connections, at(60).timestamp(), journals,
-            processes_of(journals), history,
+            rows, self.events, self.inconsistent, self.connections, at(60).timestamp(), at(-90).timestamp(),
+            journals, processes_of(journals), history,
         )  # fmt: skip
 
 
@@ -130,6 +139,16 @@ def lose_the_run(world: World) -> None:
 
 def let_a_run_stand_still(world: World) -> None:
     world.run.update(status="RUNNING", finished_at=None)
+
+
+def wait_for_a_free_key(world: World) -> None:
+    let_a_run_stand_still(world)
+    world.jobs[0].update(waits_for="concurrency", finished_at=None)
+
+
+def take_an_agent_for_lost(world: World) -> None:
+    world.keeps_leases = True
+    world.steps[1]["failure_reason"] = "agent_lost"
 
 
 def end_twice(world: World) -> None:
@@ -142,7 +161,8 @@ def end_otherwise_than_accepted(world: World) -> None:
 
 
 def lease_twice(world: World) -> None:
-    world.leases.append({"id": UUID(int=23), "step_run_id": FIRST, "created_at": at(11), "ended_at": at(12)})
+    world.agent["capacity"] = 2
+    world.leases.append({**world.leases[0], "id": UUID(int=23), "created_at": at(11), "ended_at": at(12)})
 
 
 def start_without_a_word(world: World) -> None:
@@ -193,8 +213,19 @@ def lease_after_a_cancel(world: World) -> None:
     world.calls.append(Call("cancel_step", str(SECOND), 0.0, at(12.5).timestamp()))
 
 
+def tell_nobody_of_a_cancel(world: World) -> None:
+    world.steps[1].update(cancel_cause="request", status="CANCELLED")
+    world.events[5]["status"] = "CANCELLED"
+    world.calls.append(Call("cancel_step", str(SECOND), 0.0, at(14.1).timestamp()))
+    world.journal += [{"kind": "heard", "at": moment} for moment in (104.2, 104.4, 104.6)]
+
+
 def go_out_of_turn(world: World) -> None:
     world.steps[0]["finished_at"] = at(13.5)
+
+
+def leave_the_workspace(world: World) -> None:
+    world.steps[1]["agent_id"] = UUID(int=6)
 
 
 def count_wrongly(world: World) -> None:
@@ -221,9 +252,15 @@ def connect_without_end(world: World) -> None:
     world.connections = 100
 
 
+def give_more_than_there_is_room_for(world: World) -> None:
+    world.leases.append({**world.leases[0], "id": UUID(int=23), "step_run_id": UUID(int=13)})
+
+
 BROKEN: list[tuple[str, Callable[[World], None]]] = [
     ("P1", lose_the_run),
     ("P1", let_a_run_stand_still),
+    ("P1", wait_for_a_free_key),
+    ("P1", take_an_agent_for_lost),
     ("P2", end_twice),
     ("P2", end_otherwise_than_accepted),
     ("P3", lease_twice),
@@ -239,18 +276,39 @@ BROKEN: list[tuple[str, Callable[[World], None]]] = [
     ("P8", lose_a_vote),
     ("P9", skip_a_state),
     ("P10", lease_after_a_cancel),
+    ("P10", tell_nobody_of_a_cancel),
     ("P11", go_out_of_turn),
+    ("P11", leave_the_workspace),
     ("P12", count_wrongly),
     ("P12", need_a_repair),
     ("P13", believe_an_agent),
     ("P14", leave_a_lease),
     ("P14", leave_a_place_in_the_queue),
     ("P14", connect_without_end),
+    ("P14", give_more_than_there_is_room_for),
 ]
+
+
+def wait_for_a_key_that_another_has(world: World) -> None:
+    wait_for_a_free_key(world)
+    world.jobs[1].update(finished_at=None)
+    world.claims.append({"namespace": "default", "key": "key", "job_run_id": OTHER, "place": 0})
+
+
+def end_before_word_of_a_cancel_came(world: World) -> None:
+    tell_nobody_of_a_cancel(world)
+    del world.journal[-1]
 
 
 def test_nothing_is_found_in_what_is_in_order() -> None:
     assert violations(World().evidence()) == []
+
+
+@pytest.mark.parametrize("change", [wait_for_a_key_that_another_has, end_before_word_of_a_cancel_came])
+def test_nothing_is_found_where_there_is_a_reason(change: Callable[[World], None]) -> None:
+    world = World()
+    change(world)
+    assert violations(world.evidence()) == []
 
 
 @pytest.mark.parametrize(("promise", "spoil"), BROKEN, ids=[spoil.__name__ for _, spoil in BROKEN])

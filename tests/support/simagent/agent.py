@@ -77,7 +77,8 @@ class SimAgent:
     async def _sessions(
         self, agent_id: str, metadata: tuple[tuple[str, str], ...], steps: Steps, processes: asyncio.TaskGroup
     ) -> None:
-        pause = 0.0
+        pause, task = 0.0, asyncio.current_task()
+        assert task is not None
         while True:
             session = self._session(agent_id, metadata, steps)
             try:
@@ -87,6 +88,9 @@ class SimAgent:
             except aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                     raise
+            if task.cancelling():
+                # A task group of which something fails while it is cancelled tells of the failure only.
+                raise asyncio.CancelledError
             pause = 0.05 if session.answered else min(_LONGEST_PAUSE, 2 * pause + 0.05)
             await asyncio.sleep(pause * self._chance.uniform(0.5, 1.5))
 

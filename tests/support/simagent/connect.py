@@ -107,6 +107,8 @@ class ConnectSession:
             if sent.beats:
                 self.steps.feed(sent.at)
             for key in sent.reports:
+                # The step run may come again under another lease, and is then reported again.
+                self._reported.discard(key)
                 self.steps.settled(key, self._refused.pop(key, ""))
         for run in response.task_dispatch.step_runs:
             self.steps.take(processes, run)

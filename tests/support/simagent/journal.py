@@ -11,7 +11,9 @@ A line has `kind`, and by it:
   `log_crc` (of the log it wrote).
 - `verdict`: a report was answered, `step`, `lease`, `status`, `accepted`, `reason`, `at`.
 - `told`: the server sent a cancel, `step`, `at`.
+- `heard`: the server answered a sign of life that was sent `at`.
 - `event`: an event was made, `seq`, `event_id`.
+- `stored`: the server said that it has all events up to `seq`.
 - `died`: the machine of the agent was ended, `at`: written by whoever did that.
 """
 

@@ -15,7 +15,7 @@ from arcentra_api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from tests.support.simagent.journal import Journal
 
 _CHUNK = 700  # small, so that most logs are several batches
-_CALL_SECONDS = 5.0
+_CALL_SECONDS = 20.0
 _MOST_EVENTS = 50
 _PERMANENT = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED}
 
@@ -65,6 +65,7 @@ class Shipper:
                 if ack is None:
                     return
                 self.stored_events = ack.last_accepted_seq
+                self.journal.write("stored", seq=self.stored_events)
 
     def wake(self) -> None:
         self._wake.set()

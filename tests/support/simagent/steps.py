@@ -114,6 +114,7 @@ class Steps:
     def feed(self, sent_at: float) -> None:
         """Note that something that was sent then has been answered."""
         self.fed = max(self.fed, sent_at)
+        self.journal.write("heard", at=sent_at)
 
     @property
     def names(self) -> list[str]:
