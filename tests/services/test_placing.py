@@ -6,14 +6,19 @@ import asyncio
 
 import pytest
 
+from arcentra_server.db.engine import new_id
+from arcentra_server.domain.execution import Dispatch, StepReport
 from arcentra_server.domain.instantiate import Trigger
+from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import StepStatus, TriggerType
+from tests.support.processes import until
 from tests.support.shapes import shape, wants
 from tests.support.world import World
 
 _WITH_WHAT_ENDED = """
     SELECT new.xmin = old.xmin FROM leases new, leases old WHERE new.ended_at IS NULL AND old.ended_at IS NOT NULL
 """
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 # A row that does not fit to the others, so that the claim fails.
 _LEASED_ALREADY = (
     "INSERT INTO leases (id, step_run_id, agent_id) SELECT gen_random_uuid(), step_run_id, $1 FROM step_queue"
@@ -137,3 +142,116 @@ async def test_agent_that_pulls_gets_what_others_have_no_room_for(placing: World
         assert await placing.server.schedule() == 1
     assert len(call.result()) == 1
     await placing.check()
+
+
+async def test_urgent_work_that_came_while_all_were_full_gets_the_next_slot(placing: World) -> None:
+    agent = await placing.agent("x")
+    for _ in range(12):
+        await placing.start(".")
+    await placing.server.schedule()
+    for _ in range(6):
+        await placing.end(await placing.begin(agent))
+        await placing.server.schedule()
+    running = await placing.begin(agent)
+    urgent = await placing.start(".")
+    await placing.sql("UPDATE step_queue SET priority = 9 WHERE run_id = $1", urgent.id)
+    assert await placing.server.schedule() == 0
+    await placing.end(running)
+    await placing.server.schedule()
+    assert (await placing.begin(agent)).step_run_id == (await urgent.row()).jobs[0].steps[0].id
+    await placing.check()
+
+
+async def test_slot_that_comes_free_after_new_work_is_filled_at_once(placing: World) -> None:
+    agent = await placing.agent("x")
+    await placing.start(".")
+    await placing.server.schedule()
+    step = await placing.begin(agent)
+    assert await placing.server.schedule() == 0
+    await placing.start(".")
+    assert await placing.server.schedule() == 0
+    await placing.end(step)
+    assert await _rung(placing)
+    assert await placing.server.schedule() == 1
+
+
+async def test_run_that_goes_on_is_new_work(placing: World) -> None:
+    agent = await placing.agent("x")
+    paused = await placing.start(".")
+    await placing.server.runs.pause(paused.id, None, "", "alice")
+    await placing.start(".")
+    await placing.server.schedule()
+    step = await placing.begin(agent)
+    await placing.server.runs.resume(paused.id, None, "", "alice")
+    assert await placing.server.schedule() == 0
+    await placing.end(step)
+    assert await _rung(placing)
+    assert await placing.server.schedule() == 1
+
+
+async def test_slots_of_agents_that_push_and_pull_freed_together_ring(placing: World) -> None:
+    pushed, pulling = await placing.agent("x"), await placing.agent("y", online=False)
+    await placing.start(".")
+    await placing.server.schedule()
+    one = await placing.begin(pushed)
+    await placing.start(".")
+    [other] = await placing.server.dispatch.fetch(pulling, 1, 0)
+    await placing.report(other, StepStatus.RUNNING)
+    for _ in range(3):
+        await placing.start(".")
+    async with asyncio.TaskGroup() as group:
+        call = group.create_task(placing.server.dispatch.fetch(pulling, 1, 30))
+        await placing.server.bell.wait()
+        assert await placing.server.schedule() == 0
+        ends = [_end_of(step) for step in (one, other)]
+        async with asyncio.TaskGroup() as reports:
+            for end in ends:
+                reports.create_task(_settled(placing, end))
+        assert await _rung(placing)
+        while not call.done():
+            await placing.server.schedule()
+            await asyncio.sleep(0.05)
+    assert len(call.result()) == 1
+
+
+def _end_of(step: Dispatch) -> StepReport:
+    return StepReport(
+        step.agent_id, step.step_run_id, StepStatus.SUCCESS, attempt=step.attempt, lease_token=step.lease_token
+    )
+
+
+async def _settled(world: World, end: StepReport) -> None:
+    assert await world.server.reports.submit([end]) == [None]
+
+
+async def test_change_does_not_wait_behind_a_pass_whose_turn_comes(placing: World) -> None:
+    await placing.agent("x")
+    dispatch = placing.server.dispatch
+    await dispatch.run_once()  # nobody has to look for new work now
+    ledger = Ledger(new_id, lambda *_: True)
+    ledger.stored_queued = {new_id()}
+    async with asyncio.TaskGroup() as group, placing.database.transaction() as tx:
+        async with dispatch._pass:
+            waits = group.create_task(dispatch.run_once())
+            await asyncio.sleep(0)
+        # Free, and promised to the pass, which has its turn with the next one of the loop.
+        assert not dispatch._pass.locked()
+        async with dispatch.placing(tx, ledger) as placed:
+            assert not placed.settled
+        assert not waits.done()
+
+
+async def test_report_that_waits_for_the_counters_of_its_pipeline_has_no_agent_in_hand(placing: World) -> None:
+    agent = await placing.agent("x")
+    pipeline = await placing.pipeline(".")
+    for _ in range(3):
+        await placing.trigger(pipeline)
+    await placing.server.schedule()
+    step = await placing.begin(agent)
+    async with asyncio.TaskGroup() as group, placing.database.transaction() as held:
+        await held.fetch("SELECT 1 FROM pipelines WHERE id = $1 FOR UPDATE", pipeline)
+        group.create_task(placing.end(step))
+        await until(lambda: placing.value(_WAITING))
+        async with placing.database.transaction() as other:
+            await other.fetch("SELECT 1 FROM agents WHERE id = $1 FOR UPDATE NOWAIT", agent)
+    assert len(placing.take(agent)) == 1

@@ -39,10 +39,14 @@ class WorkBell:
         """Begin a pass: what is rung from here on is for the next one."""
         self._rung.clear()
 
+    @property
+    def new_work_is_due(self) -> bool:
+        """Whether there may be what is not known yet: after new work, else once a second."""
+        return self._new_work or self._clock() - self._looked_at >= STALE_SECONDS
+
     def look_for_new_work(self) -> bool:
-        """Answer whether to look for what is not known yet: after new work, else once a second. Ask when you will."""
-        now = self._clock()
-        look = self._new_work or now - self._looked_at >= STALE_SECONDS
+        """Answer whether it is due; if so, whoever asked has to look for it now."""
+        look = self.new_work_is_due
         if look:
-            self._new_work, self._looked_at = False, now
+            self._new_work, self._looked_at = False, self._clock()
         return look

@@ -107,9 +107,10 @@ class ExecutionStore:
                     await self._turns.settle(tx, ledger)
                     leased = await write(tx, ledger)
                     dispatches = await self.dispatches(tx, leased, ledger.runs)
+                    await count_runs(tx, ledger)
+                    # Last: nothing is waited for with the rows of agents, and the turn of the scheduler, in hand.
                     if place and self._placer is not None and not attempt:
                         placed = await placing.enter_async_context(self._placer.placing(tx, ledger))
-                    await count_runs(tx, ledger)
                     crashpoint("change.before_commit")
             except (WriteConflict, PlacingFailed):
                 if attempt == _ATTEMPTS - 1:
@@ -189,7 +190,7 @@ class ExecutionStore:
             _log.warning("unsendable_steps_not_failed", step_run_ids=[str(one) for one in messages], error=str(error))
 
     def announce_new_work(self) -> None:
-        """Hint that something was committed that the scheduler does not know at all: a run, an agent, labels."""
+        """Hint that something was committed that the scheduler does not know at all: a run that may go on, an agent, labels."""
         for wake in (*self._on_new_work, *self._on_change):
             wake()
 

@@ -238,7 +238,7 @@ async def _write_parents(tx: Tx, ledger: Ledger) -> None:
 async def count_runs(tx: Tx, ledger: Ledger) -> None:
     """Add the runs that ended to the counters of their pipelines.
 
-    That is to come last: all runs of a pipeline share its row, and wait here for the commit of one another.
+    That is to come after all else of a change: all runs of a pipeline share its row, and wait here for one another.
     """
     counts: dict[Any, list[Any]] = {}
     for run_id, before in ledger.runs_before.items():

@@ -112,7 +112,7 @@ class Connection:
         await self._take_acks(message)
         reports, refusals = convert.reports_from(message, self._agent_id)
         verdicts = self._parts.reports.submit(reports) if reports else None
-        if reports and any(before.beat for before in self._unsettled):
+        if reports and (beat or any(before.beat for before in self._unsettled)):
             self._parts.agents.hurry_heartbeats()  # whose acknowledgement comes before that of these
         unsettled = _Unsettled(message.sequence, beat, reports, verdicts, refusals)
         self._unsettled.append(unsettled)

@@ -92,18 +92,25 @@ class DispatchService:
         self._passed: list[int] = []
         self._head = QueueHead()
         self._left: Collection[UUID] = ()  # step runs that the last pass with a plan could not claim
-        # Two passes at once would count the same free slots.
+        # Two passes at once would count the same free slots. A change does not wait for one: it may hold what that wants.
         self._pass = asyncio.Lock()
+        self._passes = 0  # under way, and waiting for their turn
 
     async def run_once(self) -> int:
         """Place what can be placed now; return how many step runs were leased."""
-        async with self._pass:
-            try:
-                return await self._run_pass()
-            except BaseException:
-                # What was to be leased is still in the queue, before what is left of its head.
-                self._head.forget()
-                raise
+        self._passes += 1
+        try:
+            async with self._pass:
+                try:
+                    leased = await self._run_pass()
+                except BaseException:
+                    # What was to be leased is still in the queue, before what is left of its head.
+                    self._head.forget()
+                    raise
+        finally:
+            self._passes -= 1
+        await self._store.fail_unsendable()
+        return leased
 
     async def _run_pass(self) -> int:
         self._bell.answer()
@@ -127,7 +134,6 @@ class DispatchService:
         crashpoint("claim.after_commit")
         self._deliver(leased.dispatches, demands)
         crashpoint("claim.sent")
-        await self._store.fail_unsendable()
         self._go_on(leased)
         return len(leased.step_ids)
 
@@ -135,8 +141,8 @@ class DispatchService:
     async def placing(self, tx: Tx, ledger: Ledger) -> AsyncIterator[Placed]:
         """Lease what waits within a change: for the slots that it freed, or for all where it queued something.
 
-        Only where nothing has to be waited for; agents that pull, selectors that are not known yet, and what other servers
-        queued since all of the queue was read, are for a pass.
+        Only where nothing has to be waited for, neither a lock nor another's look at the queue; agents that pull, and new
+        work of which nobody took note yet, as all agents were full or another server stored it, are for a pass.
 
         Raises:
             PlacingFailed: something went wrong; the transaction is to be rolled back.
@@ -148,13 +154,15 @@ class DispatchService:
             yield Placed(settled=True)
             return
         targets = list(connected) if queued else freed
-        if not targets or self._pass.locked():
+        if not targets or self._passes or self._pass.locked() or self._bell.new_work_is_due:
             yield Placed()
             return
+        all_here = all(agent_id in connected for agent_id, slots in ledger.freed.items() if slots > 0)
         async with self._pass:
             try:
                 leased = await self._place(tx, targets, queued)
-                yield Placed(leased.dispatches, settled=queued <= leased.step_ids | leased.left.keys())
+                settled = all_here and queued <= leased.step_ids | leased.left.keys()
+                yield Placed(leased.dispatches, settled=settled)
             except BaseException:
                 self._head.forget()
                 raise
@@ -163,11 +171,11 @@ class DispatchService:
 
     async def _place(self, tx: Tx, targets: Sequence[UUID], queued: AbstractSet[UUID]) -> _Leased:
         try:
+            if queued:
+                self._head.forget()
             agents = await claims.free_slots(tx, targets)
             if not agents:
                 return _NOTHING
-            if queued:
-                self._head.forget()
             planned = await self._head.plan(tx, agents, self._links.connected(), self._pools, anew=False)
             return await self._claim(tx, planned)
         except Exception as error:

@@ -151,6 +151,7 @@ class RunService:
                 await runs.hold_queue(tx, run_id, held=False)
 
         await self._store.change(decide)
+        self._store.announce_new_work()
 
     async def get(self, run_id: UUID) -> RunRow:
         """Return a run with its jobs and steps.

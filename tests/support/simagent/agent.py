@@ -72,6 +72,7 @@ class SimAgent:
         steps.recover(path, tells_losses=self._pulls)
         async with asyncio.TaskGroup() as processes:
             processes.create_task(shipper.run())
+            processes.create_task(steps.finish())
             await self._sessions(agent_id, metadata, steps, processes)
 
     async def _sessions(

@@ -57,6 +57,7 @@ class Steps:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: set[str] = field(default_factory=set)
     _left_over: dict[str, Line] = field(default_factory=dict)
+    _ended: list[Line] = field(default_factory=list)  # of these, what is to be sent
     _group: asyncio.TaskGroup | None = None
 
     # What the server says
@@ -124,7 +125,7 @@ class Steps:
     # After a restart
 
     def recover(self, path: Path, *, tells_losses: bool) -> None:
-        """Report again what an earlier process of this agent ended and does not know to be settled.
+        """Note what an earlier process of this agent ended and does not know to be settled, for `finish`.
 
         `tells_losses`: report also what it had taken and not ended, for an agent that does not list what it has.
         """
@@ -144,11 +145,20 @@ class Steps:
         for line in open_leases.values():
             if line["kind"] == "end" and line["why"] != "refused":
                 self._left_over[line["step"]] = line
-                status = {"SUCCESS": SUCCESS, "CANCELLED": CANCELLED}.get(line["outcome"], FAILED)
-                self._report_left_over(line, status, line["log_len"])
+                self._ended.append(line)
             elif tells_losses:
                 self._left_over[line["step"]] = line
                 self._report_left_over(line, FAILED, 0)
+
+    async def finish(self) -> None:
+        """Send the logs of what an earlier process ended, as it may not have done so, each before its outcome."""
+        while self._ended:
+            line = self._ended.pop(0)
+            if log := plan_of(self.odds, line["step"]).log[: line["log_len"]]:
+                await self.shipper.send_log(line["step"], log)
+            if line["step"] in self._left_over:  # nobody has told us meanwhile that its end is not wanted
+                status = {"SUCCESS": SUCCESS, "CANCELLED": CANCELLED}.get(line["outcome"], FAILED)
+                self._report_left_over(line, status, line["log_len"])
 
     def _report_left_over(self, line: Line, status: int, log_size: int) -> None:
         report = Report(step_run_id=line["step"], attempt=line["attempt"], log_size=log_size, timestamp=self.now())
@@ -156,6 +166,7 @@ class Steps:
         if status == FAILED:
             report.exit_code, report.failure_reason = 1, "script" if line["kind"] == "end" else "internal"
         self.unsettled[line["step"], status] = report
+        self.changed.set()
 
     # The life of a process
 
