@@ -151,7 +151,10 @@ async def work_comes_to_nobody(field: Field) -> None:
 
 
 async def everybody_is_silent(field: Field) -> None:
-    """All agents fall silent at once: for a lease time behind a dead network, then as the server itself is away."""
+    """All agents fall silent at once: for a lease time behind a dead network, then as the server itself is away.
+
+    The second time they are too few for the brake, and do not reach the server as soon as it is there again.
+    """
     field.lease = 4.0
     field.history.keeps_leases = True
     work = await _begin(field)
@@ -165,9 +168,12 @@ async def everybody_is_silent(field: Field) -> None:
         await work.ended(*runs)
         runs = [await work.trigger("short") for _ in range(2)]
         await work.busy("sim", 2)
+        proxy.hold()
         await field.kill()
         await until(lambda: _are(field, "lease_until < clock_timestamp()", 4))
         await field.serve()
+        await until(lambda: _are(field, f"lease_until > clock_timestamp() OR NOT {_HOLDS}", 4))
+        proxy.heal()
         await work.ended(*runs)
 
 
