@@ -96,8 +96,8 @@ def under_way(seen: Evidence) -> list[str]:
     reports = [f"report on {line['step']}" for line in ended if line["lease"] not in settled]
     events = []
     for name in seen.journals:
-        made, stored, told = seen.events_of(name)
+        made, stored = seen.events_of(name)
         # What the agent takes for stored is not sent again.
-        if len(made) > max(len(stored), told):
+        if len(made) > max(len(stored), seen.told.get(name, 0)):
             events.append(f"events of {name}")
     return runs + reports + events

@@ -52,6 +52,7 @@ class Process:
 class Evidence:
     """See the module. `inconsistent`: what `consistency.py` says of the snapshot.
 
+    `told`: up to which of its events each agent had been told, before the snapshot, that they are stored.
     `now`: the time of the snapshot, `booted`: that at which CLOCK_BOOTTIME was 0, both in Unix seconds.
     """
 
@@ -64,6 +65,7 @@ class Evidence:
     journals: dict[str, list[Line]]
     processes: list[Process]
     history: History
+    told: dict[str, int] = field(default_factory=dict)
     by_id: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -74,14 +76,13 @@ class Evidence:
         """Yield the lines of a kind, with the name of their agent."""
         return ((name, line) for name, lines in self.journals.items() for line in lines if line["kind"] == kind)
 
-    def events_of(self, name: str) -> tuple[dict[int, str], dict[int, str], int]:
-        """Return the events of an agent by seq, as it made them and as they are stored, and up to where it is told so."""
+    def events_of(self, name: str) -> tuple[dict[int, str], dict[int, str]]:
+        """Return the events of an agent by seq, as it made them and as they are stored."""
         lines = self.journals[name]
         agents = [line["agent"] for line in lines if line["kind"] == "boot"]
         made = {line["seq"]: line["event_id"] for line in lines if line["kind"] == "event"}
         rows = (row for row in self.rows["agent_events"] if agents and row["agent_id"] == UUID(agents[0]))
-        told = max((line["seq"] for line in lines if line["kind"] == "stored"), default=0)
-        return made, {row["seq"]: row["event_id"] for row in rows}, told
+        return made, {row["seq"]: row["event_id"] for row in rows}
 
     def leases_of(self) -> dict[Any, list[dict[str, Any]]]:
         """Return the leases by step run, the oldest first."""
@@ -97,6 +98,7 @@ def grouped(rows: Iterable[dict[str, Any]], key: str) -> dict[Any, list[dict[str
 
 async def gather(database: Database, journals: Path, history: History) -> Evidence:
     """Read everything. `journals`: the folder of the agents' journals; what was killed is noted there by `note_death`."""
+    told = {path.stem: _told(read_lines(path)) for path in journals.glob("*.jsonl")}
     async with database.transaction(snapshot=True) as tx:
         rows = {name: await _rows(tx, f"SELECT {columns} FROM {name}") for name, columns in _COLUMNS.items()}  # noqa: S608
         events = await _rows(tx, "SELECT * FROM events ORDER BY id")
@@ -105,7 +107,11 @@ async def gather(database: Database, journals: Path, history: History) -> Eviden
         inconsistent = await _inconsistent(tx)
     booted = time.time() - boot_time()
     read = {path.stem: list(read_lines(path)) for path in sorted(journals.glob("*.jsonl"))}
-    return Evidence(rows, events, inconsistent, connections, now, booted, read, processes_of(read), history)
+    return Evidence(rows, events, inconsistent, connections, now, booted, read, processes_of(read), history, told)
+
+
+def _told(lines: Iterable[Line]) -> int:
+    return max((line["seq"] for line in lines if line["kind"] == "stored"), default=0)
 
 
 async def _rows(tx: Tx, query: str) -> list[dict[str, Any]]:

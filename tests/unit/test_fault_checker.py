@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.support.fault_checker import PROMISES, violations
+from tests.support.fault_checker import PROMISES, under_way, violations
 from tests.support.fault_evidence import Evidence, processes_of
 from tests.support.fault_history import Call, History
 from tests.support.simagent.journal import Line
@@ -316,6 +316,15 @@ def test_a_broken_promise_is_found(promise: str, spoil: Callable[[World], None])
     world = World()
     spoil(world)
     assert promise in {found.partition(":")[0] for found in violations(world.evidence())}
+
+
+@pytest.mark.parametrize(("told", "waits"), [(0, True), (1, False)])
+def test_an_event_is_waited_for_until_its_agent_takes_it_for_stored(told: int, *, waits: bool) -> None:
+    world = World()
+    lose_an_event(world)
+    seen = world.evidence()
+    seen.told["agent"] = told
+    assert bool(under_way(seen)) is waits
 
 
 def test_every_promise_is_seen_broken() -> None:
