@@ -55,7 +55,7 @@ class Admission:
     async def _rotate(self) -> None:
         try:
             await self._link.rotate_credential()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             # The server asks again with its next answer.
             _log.warning("credential_not_rotated", reason=str(error))
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 import structlog
@@ -24,6 +24,8 @@ from arcentra_agent.logs.shipper import LogShipper
 from arcentra_agent.mailbox import Mailbox
 from arcentra_agent.one_job import OneJob
 from arcentra_agent.session import Desk, Session
+from arcentra_agent.step_host.boot_clock import boottime
+from arcentra_agent.step_host.files import StepRecord
 from arcentra_agent.step_host.lease import Lease
 from arcentra_agent.step_host.order import Local
 from arcentra_agent.step_host.starter import HostStarter
@@ -118,8 +120,7 @@ class Agent:
             desk = Desk(mailbox, board, workspaces, contact, load, work_dir.trash, one_job)
             health = Health(board, contact, lease, work_dir.logs)
             async with health_page(health, self._config.health_listen):
-                for record in work_dir.left:
-                    board.adopt(record)
+                await self._guarded(board, _adopted(board, work_dir.left))
                 parts = {
                     "session": Session(link, desk).run(),
                     "log-shipper": shipper.run(),
@@ -196,11 +197,24 @@ class Agent:
             self._labels.ask()
 
 
+async def _adopted(board: StepBoard, left: Iterable[StepRecord]) -> None:
+    for record in left:
+        board.adopt(record)
+
+
 async def _finished(desk: Desk) -> None:
-    """Wait until no step is left and none is to come: as long as the server can be heard, those of jobs that are here."""
+    """Wait until no step is left and none is to come: as long as the server can be heard, those of jobs that are here.
+
+    A stream that breaks, or is to be opened anew, comes back within a heartbeat interval.
+    """
     await desk.board.empty()
-    while not desk.board.is_closed and desk.contact.is_connected and desk.workspaces.job_ids:
+    heard_at = boottime()
+    while not desk.board.is_closed and desk.workspaces.job_ids:
         if desk.one_job is not None and desk.one_job.is_over:
+            return
+        if desk.contact.is_connected:
+            heard_at = boottime()
+        elif boottime() - heard_at >= desk.contact.heartbeat_interval:
             return
         await asyncio.sleep(_LOOK)
         await desk.board.empty()

@@ -7,10 +7,14 @@ from arcentra_agent.step_host.boot_clock import boottime
 
 @dataclass(slots=True)
 class Contact:
-    """`waits_for`: what keeps the agent from work while it is in contact, empty for nothing."""
+    """`waits_for`: what keeps the agent from work while it is in contact, empty for nothing.
+
+    `heartbeat_interval`: seconds, as the server wants it; 0 before it has said so.
+    """
 
     is_connected: bool = False
     waits_for: str = ""
+    heartbeat_interval: float = 0.0
     _last_at: float | None = None
 
     def note(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,11 +46,15 @@ class Membership:
 
 
 async def join(
-    config: AgentConfig, channel: aio.Channel, credential_file: Path, unstored: Credential | None = None
+    config: AgentConfig,
+    channel: aio.Channel,
+    credential_file: Path,
+    unstored: Credential | None = None,
+    keep: Callable[[Path, Credential], None] = save_credential,
 ) -> Membership:
     """Register until the server has answered, and keep the credential it gave; the agent may have to be approved yet.
 
-    `unstored` is a credential that is newer than the stored one.
+    `unstored` is a credential that is newer than the stored one. `keep` stores what the server gave, in a thread.
 
     Raises:
         JoinRefusedError: when the server refuses the credential and the registration token.
@@ -70,7 +74,7 @@ async def join(
             continue
         membership = _membership(answer, credential)
         if membership.credential != credential:
-            save_credential(credential_file, membership.credential)
+            await asyncio.to_thread(keep, credential_file, membership.credential)
         return membership
 
 

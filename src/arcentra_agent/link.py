@@ -63,10 +63,10 @@ class Link:
     async def ensure_joined(self) -> None:
         """Register if this process has not yet, or was told that its credential is not valid. Raises as `join`."""
         if not self._is_trusted:
-            membership = await join(self.config, self.channel, self.credential_file, self._unstored)
-            if membership.credential != self._unstored:
-                # Joined anew: this one is stored, and the other is nobody's any more.
-                self._unstored = None
+            if self._rotation is not None:
+                # The credential that it brings is the one to come with.
+                await asyncio.wait([self._rotation])
+            membership = await join(self.config, self.channel, self.credential_file, self._unstored, self._keep)
             if not self.has_joined or membership.is_new:
                 agent_id, labels = membership.credential.agent_id, dict(membership.labels)
                 _log.info("joined", agent_id=agent_id, server=self.config.server, labels=labels)
@@ -131,7 +131,7 @@ class Link:
         return await self.stub.RotateCredential(request, metadata=self.metadata, timeout=_CALL_TIMEOUT)
 
     async def _rotate(self) -> None:
-        await asyncio.to_thread(reserve_room, self.credential_file)
+        await asyncio.to_thread(self._reserve)
         answer = await self._new_credential()
         credential = Credential(self.agent_id, answer.auth_token)
         self._membership = replace(self.membership, credential=credential, rotate_at=half_time(answer.token_expires_at))
@@ -139,6 +139,18 @@ class Link:
         if not await asyncio.to_thread(self._stored):
             self._to_store.set()
         _log.info("credential_rotated", agent_id=self.agent_id, expires_at=answer.token_expires_at)
+
+    # The draft of the file is one for all that write it, in threads of their own.
+
+    def _reserve(self) -> None:
+        with self._storing:
+            reserve_room(self.credential_file)
+
+    def _keep(self, path: Path, credential: Credential) -> None:
+        """Store what the agent got by joining: one that is not stored yet is nobody's any more."""
+        with self._storing:
+            save_credential(path, credential)
+            self._unstored = None
 
     def _stored(self) -> bool:
         """Store the newest credential, if there is one that is not; tell whether none is left."""

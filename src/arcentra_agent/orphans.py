@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -22,6 +23,13 @@ _LOOK_PAUSE = 0.01
 _PASSES, _QUIET_PASSES = 200, 2
 _PROC = Path("/proc")
 _log = structlog.get_logger("arcentra_agent")
+
+
+class Children(NamedTuple):
+    """How many children there were: those that end, and those of another user that this process may not end."""
+
+    left: int
+    spared: int
 
 
 def become_subreaper() -> None:
@@ -37,18 +45,17 @@ def children_named(program: str) -> int:
     return sum(_name(pid) == program for pid in _own_children())
 
 
-def kill_children() -> int:
+def kill_children() -> Children:
     """Kill every child of this process and reap those that have ended; return how many there were.
 
     Their own children become children of this process, and those that were just killed take a moment to end: all of them
-    are gone when this returns 0. It does not wait.
+    are gone when none is `left`, but for those that are `spared`. It does not wait.
     """
     children = _own_children()
-    for pid in children:
-        _kill(pid)
-    for pid in children:
-        _reap(pid)
-    return len(children)
+    forbidden = [pid for pid in children if not _kill(pid)]
+    reaped = {pid for pid in children if _reap(pid)}
+    spared = sum(pid not in reaped for pid in forbidden)
+    return Children(len(children) - spared, spared)
 
 
 def reap_adopted(own: set[int]) -> None:
@@ -139,11 +146,18 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+def _kill(pid: int) -> bool:
+    """Kill a process; one that has ended is fine. Tell whether this process may."""
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except PermissionError:
+            return False
+    return True
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int) -> bool:
+    """Reap a child if it has ended; tell whether it is gone."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return True

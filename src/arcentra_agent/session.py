@@ -130,7 +130,7 @@ class Session:
 
     def _begin_stream(self) -> None:
         membership = self._link.membership
-        self._interval = membership.heartbeat_interval
+        self._interval = self._contact.heartbeat_interval = membership.heartbeat_interval
         if membership.lease_duration:
             self._board.lease_lasts(membership.lease_duration)
         self._rotation_asked.clear()
@@ -258,7 +258,7 @@ class Session:
     def _take_settings(self, settings: agent_pb2.AgentSettings) -> None:
         """Do as the server wants from now on."""
         if settings.heartbeat_interval > 0 and settings.heartbeat_interval / 1000 != self._interval:
-            self._interval = settings.heartbeat_interval / 1000
+            self._interval = self._contact.heartbeat_interval = settings.heartbeat_interval / 1000
             # The next one may be due sooner than the writer thinks.
             self._mailbox.ask_for_heartbeat()
         if settings.lease_duration > 0:

@@ -4,8 +4,8 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import stat
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,23 +114,58 @@ def remove_tree(path: Path) -> None:
         if path.is_symlink() or not path.is_dir():
             path.unlink()
             return
-        _open_up(path)
-        shutil.rmtree(path)
+        _remove_directory(path)
     except FileNotFoundError:
         return
     except OSError as error:
         _log.warning("tree_not_removed", path=str(path), error=str(error))
 
 
-def _open_up(root: Path) -> None:
-    """Make every directory of a tree usable: package caches are often written read-only."""
-    _own(root)
-    for directory, names, _ in os.walk(root):
-        for name in names:  # before the walk goes into them
-            _own(Path(directory, name))
+def _remove_directory(root: Path) -> None:
+    """Delete a directory tree of any depth.
+
+    What is deeper down is moved up to the root, so that neither the stack nor the length of paths is a limit.
+    """
+    name, count = uuid.uuid4().hex, 0
+    pending = [root]
+    while pending:
+        directory = pending[-1]
+        own(directory)
+        moved: list[Path] = []
+        # By its descriptor: no link that takes the place of the directory is followed.
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with os.scandir(descriptor) as scan:
+                entries = list(scan)
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=descriptor)
+                elif directory == root:
+                    moved.append(root / entry.name)
+                else:
+                    _own_at(entry.name, descriptor)
+                    count += 1
+                    target = root / f"{name}-{count}"
+                    os.rename(entry.name, target, src_dir_fd=descriptor)
+                    moved.append(target)
+        finally:
+            os.close(descriptor)
+        if directory != root or not moved:
+            directory.rmdir()
+            pending.pop()
+        pending += moved
 
 
-def _own(directory: Path) -> None:
-    mode = directory.lstat().st_mode
+def own(path: Path) -> None:
+    """Make a directory usable for its owner: package caches are often written read-only. Others are left alone.
+
+    Raises:
+        OSError: when it is not there, or another user's.
+    """
+    _own_at(str(path), None)
+
+
+def _own_at(name: str, descriptor: int | None) -> None:
+    mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
     if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
-        directory.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
+        os.chmod(name, stat.S_IMODE(mode) | stat.S_IRWXU, dir_fd=descriptor)

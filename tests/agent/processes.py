@@ -65,7 +65,7 @@ class AgentProcess:
         """Start the next process on the same work directory; the first heartbeat that is kept is its first."""
         self._plane.heartbeats.clear()
         await self.start()
-        await _connected(self._plane, self)
+        await connected(self._plane, self)
 
     async def kill(self) -> None:
         """Kill the agent alone; what its steps run goes on."""
@@ -103,13 +103,13 @@ async def running_agent(plane: FakeControlPlane, work_dir: Path, *options: str) 
     agent = AgentProcess(plane, work_dir, *options)
     await agent.start()
     try:
-        await _connected(plane, agent)
+        await connected(plane, agent)
         yield agent
     finally:
         await agent.end()
 
 
-async def _connected(plane: FakeControlPlane, agent: AgentProcess) -> None:
+async def connected(plane: FakeControlPlane, agent: AgentProcess) -> None:
     """Wait for the agent's stream, or fail with what it said when it ends instead."""
     async with asyncio.TaskGroup() as tasks:
         ended = tasks.create_task(agent.ended())

@@ -39,6 +39,26 @@ async def test_an_agent_that_breaks_leaves_its_steps_to_the_next(plane: FakeCont
     assert bytes(step.log) == b"on\n"
 
 
+async def test_an_agent_that_cannot_take_a_step_over_leaves_the_others(plane: FakeControlPlane, tmp_path: Path) -> None:
+    gate, never = Gate(tmp_path / "gate"), Gate(tmp_path / "never")
+    async with running_agent(plane, tmp_path / "work") as agent:
+        pids = []
+        for step_run_id in ("step-1", "step-2", "step-3"):
+            plane.dispatch(step_run_id, args=script(f"echo $$ > {gate.path}", f"read line < {never.path}"))
+            pids.append(int(await gate.passed()))
+        await plane.until(lambda: all(step.is_running for step in plane.steps.values()))
+        await agent.kill()
+        # More than a message can carry, in the one that is taken over last.
+        (*_, last) = (agent.work_dir / "steps").iterdir()
+        record = last / "step.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "attempt": 1 << 40}))
+        await agent.start()
+        assert (await agent.ended())[0] == 1
+        assert all(is_alive(pid) for pid in pids)
+        # For the next process of the agent.
+        assert len(list((agent.work_dir / "steps").glob("*/step.json"))) == len(pids)
+
+
 async def test_an_agent_that_breaks_while_it_drains_leaves_its_steps(plane: FakeControlPlane, tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
     async with running_agent(plane, tmp_path / "work") as agent:
@@ -249,7 +269,8 @@ esac
         (host,) = host_pids(agent.work_dir)
         os.kill(host, signal.SIGKILL)
         await plane.until(lambda: step.end)
-        assert not is_alive(int(made.read_text()))
+        # Killed, if perhaps not dead yet; a container that was forgotten hangs here.
+        await gone(int(made.read_text()))
     assert end_of(step).failure_reason == "agent_lost"
 
 

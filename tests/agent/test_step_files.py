@@ -187,6 +187,19 @@ async def test_of_two_hosts_the_one_goes_on_whose_lease_was_renewed(tmp_path: Pa
     assert ends == [("SUCCESS", ""), ("FAILED", "agent_lost")]
 
 
+@pytest.mark.slow
+async def test_an_order_that_cannot_be_given_leaves_no_host_waiting_for_it(tmp_path: Path) -> None:
+    files = _files(tmp_path)
+    files.create(RECORD)
+    order = _order(tmp_path, "true")
+    async with HostStarter(os.environ) as starter:
+        with pytest.raises(TypeError, match="not JSON"):
+            await starter.start(files, replace(order, spec=replace(order.spec, args={"script": object()})))
+        for child in _hosts_below(starter):
+            await gone(child)
+    assert files.read_pid() is None
+
+
 def _hosts_below(starter: HostStarter) -> list[int]:
     (parent,) = starter.pids
     listing = Path("/proc") / str(parent) / "task" / str(parent) / "children"
@@ -203,6 +216,15 @@ def test_what_another_version_has_written_is_read(tmp_path: Path) -> None:
     assert files.read_record() == StepRecord("step-1", 1, "lease", job_id="job-1")
     files.outcome.write_text(json.dumps({"status": "SUCCESS", "log_size": 5, "added_later": {}}))
     assert files.read_outcome() == Outcome("SUCCESS", log_size=5)
+
+
+@pytest.mark.parametrize("fields", [{"attempt": "1"}, {"job_id": None}, {"workspace": ["w"]}, {"attempt": True}])
+def test_a_record_of_other_types_is_damaged(tmp_path: Path, fields: dict[str, object]) -> None:
+    files = _files(tmp_path)
+    files.create(RECORD)
+    files.record.write_text(json.dumps({**asdict(RECORD), **fields}))
+    with pytest.raises(DamagedRecordError, match=next(iter(fields))):
+        files.read_record()
 
 
 def test_an_order_of_another_version_is_read(tmp_path: Path) -> None:

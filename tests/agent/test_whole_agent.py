@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from arcentra_api.agent.v1 import agent_pb2
-from tests.agent.processes import AgentProcess, Gate, end_of, is_alive, running_agent, script
+from tests.agent.processes import AgentProcess, Gate, connected, end_of, is_alive, running_agent, script
 from tests.support.fake_control_plane import AGENT_ID, FakeControlPlane
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -280,6 +280,27 @@ async def test_a_job_that_does_not_go_on_holds_a_drained_agent_up_for_a_while_on
         assert (await agent.ended())[0] == 0
         await agent.start_again()
         assert list(plane.heartbeats[0].workspace_job_ids) == ["job-1"]
+
+
+async def test_a_drained_agent_waits_for_a_server_that_is_away_for_a_moment(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    plane.heartbeat_ms = 20_000
+    async with running_agent(plane, tmp_path / "work", "--drain-timeout", "1000") as agent:
+        step = plane.dispatch("step-1", args=script("true"))
+        await plane.until(lambda: step.end)
+        agent.signal(signal.SIGTERM)
+        await plane.heartbeat(lambda beat: beat.draining)
+        await plane.stop()
+        # Time in which it would look whether the server is there.
+        await asyncio.sleep(0.5)
+        await plane.start()
+        await connected(plane, agent)
+        last = plane.dispatch("step-2", args=script("echo cleaned up"))
+        await plane.until(lambda: last.end)
+        plane.send(agent_pb2.ConnectResponse(released_job_ids=["job-1"]))
+        assert (await agent.ended())[0] == 0
+    assert last.statuses == ["RUNNING", "SUCCESS"]
 
 
 async def test_a_drain_that_takes_too_long_cancels(plane: FakeControlPlane, tmp_path: Path) -> None:

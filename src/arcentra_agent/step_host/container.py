@@ -62,6 +62,12 @@ class ContainerPlugin:
         self._order = order
         self._image = order.spec.image
         self._note = note
+        self._end: asyncio.Future[None] | None = None
+
+    async def ended(self, longest: float) -> None:
+        """Wait until a container that is being ended is gone, for so many seconds at most."""
+        if self._end is not None:
+            await asyncio.wait([self._end], timeout=longest)
 
     async def run(self, action: str, args: Args, context: StepContext) -> StepResult:
         spec = self._order.spec
@@ -91,9 +97,10 @@ class ContainerPlugin:
             try:
                 code = await runtime.run(argv, env)
             except asyncio.CancelledError:
-                # Its program may have been killed by now, and not the container. In a thread, which no second
-                # cancellation stops.
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, container.kill))
+                # Its program may have been killed by now, and not the container. A second cancellation stops the
+                # waiting and not the thread; whoever kills what the thread has started waits by `ended` before.
+                self._end = asyncio.get_running_loop().run_in_executor(None, container.kill)
+                await asyncio.shield(self._end)
                 raise
         if code == _NOT_CREATED and not created.exists():
             raise ContainerError(f"the container could not be created from {self._image}; the log says why")

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from arcentra_agent.outcomes import Outcome, failed
@@ -109,10 +109,10 @@ class StepFiles:
         """Return what `create` noted.
 
         Raises:
-            DamagedRecordError: when that is not there, or not whole.
+            DamagedRecordError: when that is not there, not whole, or of other types.
         """
         try:
-            return StepRecord(**known_fields(StepRecord, json.loads(self.record.read_bytes())))
+            return _checked(StepRecord(**known_fields(StepRecord, json.loads(self.record.read_bytes()))))
         except (OSError, ValueError, TypeError) as error:
             raise DamagedRecordError(f"{self.record}: {error}") from error
 
@@ -178,6 +178,14 @@ class StepFiles:
         self.log.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.directory)
+
+
+def _checked(record: StepRecord) -> StepRecord:
+    for field in fields(StepRecord):
+        value = getattr(record, field.name)
+        if type(value) is not field.type:
+            raise TypeError(f"{field.name}: expected {field.type}, got {type(value).__name__}")
+    return record
 
 
 def _draft(path: Path) -> Path:

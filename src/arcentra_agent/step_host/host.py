@@ -67,12 +67,19 @@ def leave_signals_alone() -> None:
 
 def _end_in_disorder(files: StepFiles, order: Order, fault: Exception) -> None:
     """Let nothing of the step go on without its host, and tell the agent why."""
-    text = "".join(traceback.format_exception(fault))
+    text = fault_text(fault)
     end = boottime() + _LONGEST_END
-    while orphans.kill_children() and boottime() < end:
+    while orphans.kill_children().left and boottime() < end:
         time.sleep(_SHORTEST_LOOK)
     with contextlib.suppress(OSError):
         files.keep_fault(SecretValues(secret_values(order.spec)).masked(text))
+
+
+def fault_text(fault: Exception) -> str:
+    """Return the traceback of a fault; its last line tells what it was, also of one that a task group has wrapped."""
+    while isinstance(fault, ExceptionGroup) and len(fault.exceptions) == 1:
+        fault = fault.exceptions[0]
+    return "".join(traceback.format_exception(fault))
 
 
 class _Host:

@@ -115,7 +115,7 @@ class PluginRun:
         try:
             outcome = await self._judged(self._within(limit, plugin, context))
         finally:
-            await self._end_children(context)
+            await self._end_children(plugin, context)
         try:
             self._outputs = self._checked(joined(read_outputs(output), outcome.outputs))
         except OutputError as error:
@@ -124,15 +124,21 @@ class PluginRun:
                 raise
         return outcome
 
-    async def _end_children(self, context: StepContext) -> None:
+    async def _end_children(self, plugin: Plugin, context: StepContext) -> None:
         """End what the step has left running, also what threw its environment away and went into a group of its own."""
         unfinished = 0
+        if isinstance(plugin, ContainerPlugin):
+            # The client that ends the container is a child too.
+            await plugin.ended(_LONGEST_END)
         if self._spec.image and self._stopped is None:
             # podman's, which removes what belonged to the container when the program that was waited for has ended.
             unfinished = await _until_gone(lambda: orphans.children_named("conmon"), _LONGEST_REMOVAL)
-        if left := await _until_gone(orphans.kill_children, _LONGEST_END):
+        if left := await _until_gone(lambda: orphans.kill_children().left, _LONGEST_END):
             await context.say(f"{left} processes of the step do not end: they are stuck in the kernel")
-        if unfinished:
+        if spared := orphans.kill_children().spared:
+            await context.say(f"{spared} processes of another user go on: the agent may not end them")
+        if unfinished or (self._spec.image and self._stopped is not None):
+            # Stopped, its client may have been killed while the container was being made.
             await asyncio.to_thread(kill_noted, self._files.container)
 
     async def _within(self, limit: float | None, plugin: Plugin, context: StepContext) -> Outcome:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Self
+from typing import BinaryIO, Self
 
 from arcentra_agent.step_host.files import StepFiles
 from arcentra_agent.step_host.handle import HostHandle
@@ -51,9 +51,12 @@ class HostStarter:
         """
         async with self._lock:
             writer = await asyncio.to_thread(self._ask, files)
-        handle = HostHandle(files)
-        await asyncio.to_thread(_give, writer, order.encoded())
-        return handle
+        # Closed whatever fails: a host without its whole order ends, and one whose pipe stays open waits for ever.
+        with os.fdopen(writer, "wb") as pipe:
+            data = order.encoded()
+            handle = HostHandle(files)
+            await asyncio.to_thread(_give, pipe, data)
+            return handle
 
     def _ask(self, files: StepFiles) -> int:
         """Have a host forked; return the write end of the pipe for its order.
@@ -112,7 +115,7 @@ class HostStarter:
         self._channel = self._zygote = None
 
 
-def _give(pipe: int, order: bytes) -> None:
+def _give(pipe: BinaryIO, order: bytes) -> None:
     """Write an order; a host that has ended needs none."""
-    with contextlib.suppress(BrokenPipeError), os.fdopen(pipe, "wb") as file:
-        file.write(order)
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(order)
