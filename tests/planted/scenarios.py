@@ -123,7 +123,7 @@ async def agents_die(field: Field) -> None:
 
 async def agents_stand_still(field: Field) -> None:
     """Agents are stopped in the middle of their work; others do it again, and then they go on."""
-    field.lease = 6.0
+    field.lease = 9.0
     work = await _begin(field)
     zombies = await field.agents(2, "zombie", options=("--slots", "1", *_FOR_EVER))
     for name in ("short", "some"):
