@@ -1,7 +1,8 @@
 """Natural batching: everything that arrives while one commit runs shares the next.
 
 No timers: idle traffic pays no delay, busy traffic shares the commit. The exception are items that are in no hurry: they
-may wait for each other a while. Items are committed in the order in which they came. When a batch fails its items are committed one by one, so that one poisoned item never takes others down.
+may wait for each other a while. Items are committed in the order in which they came. When a batch fails its items are
+committed one by one, so that one poisoned item never takes others down.
 """
 
 from __future__ import annotations
