@@ -1,6 +1,7 @@
 """What agents cost that have nothing to do: 5,000 streams, opened in one burst, that say every ten seconds that they live.
 
-Before the idle time each does about one step run, which shows that what is open is also of use.
+Before the idle time each does about one step run, which shows that what is open is also of use. A tenth of them come and
+idle first, which shows how the cost grows.
 """
 
 import asyncio
@@ -57,12 +58,16 @@ async def measure_once(subject: Subject, smoke: bool) -> Sample:
     size = SMOKE if smoke else FULL
     watch = Watch(subject, await work.create_pipeline(subject, size.pipeline), size.runs)
     resident = await asyncio.to_thread(resident_bytes, subject.pid)
+    few = size.agents // 10
+    tenth, _ = await _idle(subject, few, 0, size, Watch(subject, watch.pipeline_id, runs=0))
     quiet = (await _idle(subject, 1, 0, size, Watch(subject, watch.pipeline_id, runs=0)))[1]
     load, busy = await _idle(subject, size.agents, size.agents, size, watch)
     figures = {
         **load.figures,
         "rss_kb_each": (watch.resident - resident) / size.agents / 1000,
         "core_percent": core_percent(load),
+        f"core_percent_of_{few}_agents": core_percent(tenth),
+        f"open_seconds_of_{few}_agents": tenth.figures["open_seconds"],
         # A server with an agent looks for work once a second, however many there are.
         "renewal_commits_per_second": max(busy - quiet, 0.0),
     }
@@ -82,7 +87,7 @@ async def _idle(subject: Subject, agents: int, steps: int, size: Size, watch: Wa
 
 def core_percent(load: Load) -> float:
     """CPU of server and PostgreSQL while nothing happened but heartbeats, in percent of one core."""
-    microseconds = (load.cpu.server_us + load.cpu.postgres_us) * load.figures["done"]
+    microseconds = (load.cpu.server_us + load.cpu.postgres_us) * max(load.figures["done"], 1)
     return microseconds / 1e6 / load.figures["held_seconds"] * 100
 
 

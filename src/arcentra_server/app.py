@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -51,6 +51,7 @@ from arcentra_server.rpc.servicers.stream import StreamServicer
 from arcentra_server.services.agent_events import AgentEventService
 from arcentra_server.services.agents import AgentService
 from arcentra_server.services.approvals import ApprovalService
+from arcentra_server.services.arrivals import ArrivalService
 from arcentra_server.services.auth import AuthService
 from arcentra_server.services.concurrency import ConcurrencyService
 from arcentra_server.services.cron import CronService
@@ -111,6 +112,14 @@ async def run(config: Config, stop: asyncio.Event, ready: Callable[[Ready], Coro
         await _Server(config, database, embedded, await load_keys(database), key_ring).run(stop, ready)
 
 
+class _Batching(Protocol):
+    """A service that does together what comes together: it runs until it is closed."""
+
+    async def run(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class _Server:
     """Everything between the database and the two listeners."""
 
@@ -157,6 +166,7 @@ class _Server:
         self._fleet = FleetService(store)
         self._dispatch = DispatchService(store, self._channels, self._bell, self._metrics.leased.inc)
         store.place_with(self._dispatch)
+        self._arrivals = ArrivalService(store)
         self._watchdog = Watchdog(store, self._metrics.count_repairs)
         self._orders = OrderService(store, self._channels)
         self._reports = ReportService(store)
@@ -185,7 +195,9 @@ class _Server:
     def _make_rpc(self, store: ExecutionStore) -> RpcServer:
         timing = self._config.agents
         settings = Settings(int(timing.heartbeat_seconds * 1_000), int(timing.lease_seconds * 1_000))
-        parts = AgentParts(self._agents, self._dispatch, self._reports, self._channels, self._bell, settings)
+        parts = AgentParts(
+            self._agents, self._arrivals, self._dispatch, self._reports, self._channels, self._bell, settings
+        )
         runs = RunService(store, self._starter)
         step_runs = StepRunService(store, self._selectors)
         return RpcServer(
@@ -241,7 +253,7 @@ class _Server:
     async def run(self, stop: asyncio.Event, ready: Callable[[Ready], Coroutine[Any, Any, None]]) -> None:
         first_start = await self._bootstrap()
         await self._secrets.check_keys()
-        batchers = (self._agents, self._reports, self._logs, self._events)
+        batchers = (self._auth, self._agents, self._arrivals, self._reports, self._logs, self._events)
         async with aclosing(self._notify_processes), asyncio.TaskGroup() as group:
             for batcher in batchers:
                 group.create_task(batcher.run())
@@ -284,7 +296,7 @@ class _Server:
 
     async def _drain(
         self,
-        batchers: Sequence[AgentService | ReportService | LogService | AgentEventService],
+        batchers: Sequence[_Batching],
         background: list[asyncio.Task[None]],
     ) -> None:
         """Stop accepting, tell the agents, let calls end, commit what was handed in, then stop the rest."""

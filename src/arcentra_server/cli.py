@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arcentra_server import installation, logs
+from arcentra_server import garbage, installation, logs
 from arcentra_server.config import Config, ConfigError, load
 from arcentra_server.db import embedded
 from arcentra_server.db.engine import Database
@@ -205,7 +205,12 @@ async def _serve(settings: Config, ready: Callable[[application.Ready], Coroutin
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await application.run(settings, stop, ready)
+
+    async def settled(place: application.Ready) -> None:
+        garbage.settle()
+        await ready(place)
+
+    await application.run(settings, stop, settled)
 
 
 async def _announce(ready: application.Ready) -> None:

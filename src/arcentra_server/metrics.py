@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, ProcessCollector
 
 
 class Metrics:
@@ -10,6 +10,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # Memory, CPU and open files of the process, and how often Python looked for garbage.
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
         self._calls = Counter(
             "arcentra_rpc_calls_total",
             "Calls that ended, by method and status.",

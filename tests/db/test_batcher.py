@@ -32,9 +32,9 @@ class Ledger:
 
 @asynccontextmanager
 async def running(
-    commit: Callable[[Sequence[int]], Awaitable[Sequence[int]]], largest: int = 100, pause: float = 0.0
+    commit: Callable[[Sequence[int]], Awaitable[Sequence[int]]], largest: int = 100
 ) -> AsyncIterator[Numbers]:
-    batcher: Numbers = Batcher(commit, largest=largest, pause=pause)
+    batcher: Numbers = Batcher(commit, largest=largest)
     async with asyncio.TaskGroup() as group:
         group.create_task(batcher.run())
         yield batcher
@@ -64,15 +64,15 @@ async def test_batches_are_bounded_and_keep_the_order() -> None:
 
 async def test_what_is_in_no_hurry_waits_for_company_after_a_commit() -> None:
     ledger = Ledger()
-    async with running(ledger.commit, pause=3_600) as batcher:
-        assert await batcher.submit(1, hurry=False) == 2, "nothing was committed just now"
-        patient = [batcher.submit(number, hurry=False) for number in (2, 3)]
+    async with running(ledger.commit) as batcher:
+        assert await batcher.submit(1, pause=3_600) == 2, "nothing was committed just now"
+        patient = [batcher.submit(number, pause=3_600) for number in (2, 3)]
         for _ in range(5):
             await asyncio.sleep(0)
         assert ledger.batches == [[1]]
         assert await batcher.submit(4) == 8
         assert [future.result() for future in patient] == [4, 6]
-        last = batcher.submit(5, hurry=False)
+        last = batcher.submit(5, pause=3_600)
         batcher.hurry()
         assert await last == 10
     assert ledger.batches == [[1], [2, 3, 4], [5]]
@@ -80,13 +80,39 @@ async def test_what_is_in_no_hurry_waits_for_company_after_a_commit() -> None:
 
 async def test_pause_ends_by_itself_and_with_the_batcher() -> None:
     ledger = Ledger()
-    async with running(ledger.commit, pause=0.01) as batcher:
+    async with running(ledger.commit) as batcher:
         for number in (1, 2):
-            assert await batcher.submit(number, hurry=False) == 2 * number
-    async with running(ledger.commit, pause=3_600) as batcher:
+            assert await batcher.submit(number, pause=0.01) == 2 * number
+    async with running(ledger.commit) as batcher:
         await batcher.submit(3)
-        last = batcher.submit(4, hurry=False)
+        last = batcher.submit(4, pause=3_600)
     assert last.result() == 8
+
+
+async def test_batch_waits_no_longer_than_the_item_in_the_greatest_hurry() -> None:
+    ledger = Ledger()
+    async with running(ledger.commit) as batcher:
+        await batcher.submit(1)
+        patient = [batcher.submit(number, pause=3_600) for number in (2, 3)]
+        await asyncio.sleep(0)
+        assert await batcher.submit(4, pause=0.01) == 8
+        patient += [batcher.submit(5, pause=3_600)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert ledger.batches == [[1], [2, 3, 4]], "the hurry of an item ends with it"
+        batcher.hurry()
+        assert await asyncio.gather(*patient) == [4, 6, 10]
+    assert ledger.batches == [[1], [2, 3, 4], [5]]
+
+
+async def test_what_found_no_room_in_a_batch_does_not_wait_for_company_again() -> None:
+    ledger = Ledger()
+    async with running(ledger.commit, largest=2) as batcher:
+        await batcher.submit(1)
+        patient = [batcher.submit(number, pause=3_600) for number in (2, 3, 4)]
+        batcher.hurry()
+        assert await asyncio.gather(*patient) == [4, 6, 8]
+    assert ledger.batches == [[1], [2, 3], [4]]
 
 
 async def test_poisoned_item_fails_alone() -> None:

@@ -93,3 +93,16 @@ async def test_free_slots_are_of_agents_that_may_get_something(database: Databas
         )
         slots = {slot.id: slot.takes for slot in await claims.free_slots(tx, agents)}
         assert slots == {agents[0]: Takes.ALL, agents[1]: Takes.BOUND, agents[2]: Takes.BOUND}
+
+
+@pytest.mark.parametrize("bound", [False, True])
+async def test_work_waits_when_something_may_be_placed_now(database: Database, bound: bool) -> None:
+    async with database.transaction() as tx:
+        agent = await factories.agent(tx) if bound else None
+        assert not await claims.work_waits(tx)
+        held, _ = await fill(tx, 2, agent=agent)
+        assert await claims.work_waits(tx)
+        await tx.execute("UPDATE step_queue SET held = true WHERE step_run_id = $1", held)
+        assert await claims.work_waits(tx)
+        await tx.execute("UPDATE step_queue SET ready_at = clock_timestamp() + interval '1 h' WHERE NOT held")
+        assert not await claims.work_waits(tx)

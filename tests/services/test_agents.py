@@ -276,7 +276,8 @@ async def test_credential_without_an_end_is_rotated_where_credentials_end(world:
     await world.sql("UPDATE tokens SET expires_at = NULL WHERE id = $1", token_id)
     assert (await world.server.agents.admit(agent, token_id)).rotate_in == 0
     endless = AgentService(world.server.store, TokenMaker(b"k" * 32, os.urandom), lease_seconds=30, token_hours=0)
-    assert (await endless.admit(agent, token_id)).rotate_in is None
+    briefing, _ = await endless.brief_without_channel(agent, token_id)
+    assert briefing.rotate_in is None
     rotated = await endless.rotate_credential(agent, token_id)
     assert rotated.expires_at is None
     assert (await endless.register(await _token(world), AgentFacts("y"))).expires_at is None

@@ -284,7 +284,7 @@ async def _three_leased(world: World) -> tuple[UUID, list[Dispatch]]:
 
 async def test_what_was_not_started_is_sent_again(world: World) -> None:
     agent, leased = await _three_leased(world)
-    news = await world.server.dispatch.catch_up(agent, [], [], names_steps=True)
+    news = await world.server.arrivals.catch_up(agent, [], [], names_steps=True)
     assert (news.dispatches, news.cancels, news.released) == (leased, [], [])
 
 
@@ -294,7 +294,7 @@ async def test_step_that_is_not_named_is_lost_and_one_that_is_not_held_is_to_be_
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     kept, lost, ended = leased
     await world.end(ended, StepStatus.FAILED)
-    news = await world.server.dispatch.catch_up(agent, [kept.step_run_id, ended.step_run_id], [], names_steps=True)
+    news = await world.server.arrivals.catch_up(agent, [kept.step_run_id, ended.step_run_id], [], names_steps=True)
     assert [command.step_run_id for command in news.cancels] == [ended.step_run_id]
     assert (await world.server.steps.get(kept.step_run_id)).status is StepStatus.RUNNING
     row = await world.server.steps.get(lost.step_run_id)
@@ -311,7 +311,7 @@ async def test_first_message_that_comes_late_loses_nothing_that_was_leased_since
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     old, *newer = [dispatch.step_run_id for dispatch in leased]
     await world.sql("UPDATE leases SET created_at = created_at - interval '1 min' WHERE step_run_id = $1", old)
-    news = await world.server.dispatch.catch_up(agent, [], [], names_steps=True, opened_at=opened_at)
+    news = await world.server.arrivals.catch_up(agent, [], [], names_steps=True, opened_at=opened_at)
     assert news.cancels == []
     states = [(await world.server.steps.get(step)).status for step in (old, *newer)]
     assert states == [StepStatus.FAILED, StepStatus.RUNNING, StepStatus.RUNNING]
@@ -320,7 +320,7 @@ async def test_first_message_that_comes_late_loses_nothing_that_was_leased_since
 async def test_agent_that_names_no_steps_loses_none(world: World) -> None:
     agent, leased = await _three_leased(world)
     assert await world.report(leased[0], StepStatus.RUNNING) is None
-    news = await world.server.dispatch.catch_up(agent, [], [], names_steps=False)
+    news = await world.server.arrivals.catch_up(agent, [], [], names_steps=False)
     assert (news.dispatches, news.cancels) == (leased[1:], [])
     assert (await world.server.steps.get(leased[0].step_run_id)).status is StepStatus.RUNNING
 
@@ -332,7 +332,7 @@ async def test_cancellation_that_was_missed_is_told(world: World) -> None:
     await world.server.steps.cancel(leased[0].step_run_id, "not wanted")
     assert world.server.links.cancels == []
     for running, names_steps in (([leased[0].step_run_id], True), ([], False)):
-        news = await world.server.dispatch.catch_up(agent, running, [], names_steps=names_steps)
+        news = await world.server.arrivals.catch_up(agent, running, [], names_steps=names_steps)
         told = [(command.step_run_id, command.reason) for command in news.cancels]
         assert told == [(leased[0].step_run_id, "not wanted")], f"names_steps={names_steps}"
 
@@ -344,7 +344,7 @@ async def test_workspaces_of_ended_and_unknown_jobs_may_go(world: World) -> None
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     await world.end(leased[0], StepStatus.FAILED)
     unknown = UUID(int=7)
-    news = await world.server.dispatch.catch_up(
+    news = await world.server.arrivals.catch_up(
         agent, [leased[1].step_run_id], [jobs[0], jobs[1], unknown], names_steps=True
     )
     assert set(news.released) == {jobs[0], unknown}
@@ -360,7 +360,7 @@ async def test_workspace_of_an_earlier_attempt_may_go(world: World) -> None:
     await world.server.steps.retry(leased[0].step_run_id)
     job = (await world.server.steps.get(leased[0].step_run_id)).job_id
     running = [dispatch.step_run_id for dispatch in leased[1:]]
-    news = await world.server.dispatch.catch_up(agent, running, [job], names_steps=True)
+    news = await world.server.arrivals.catch_up(agent, running, [job], names_steps=True)
     assert news.released == [job]
 
 
@@ -370,14 +370,14 @@ async def test_workspaces_of_jobs_that_end_elsewhere_may_go_while_the_agent_stay
     for dispatch in leased[:2]:
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     await world.end(leased[0], StepStatus.FAILED)
-    assert await world.server.dispatch.released(agent, jobs) == [jobs[0]]
+    assert await world.server.arrivals.released(agent, jobs) == [jobs[0]]
 
 
 async def test_workspace_of_a_step_that_is_about_to_start_stays(world: World) -> None:
     """The RUNNING report may be on its way while the agent connects again: the job has no agent yet, but a lease here."""
     agent, leased = await _three_leased(world)
     job = (await world.server.steps.get(leased[0].step_run_id)).job_id
-    news = await world.server.dispatch.catch_up(agent, [leased[0].step_run_id], [job], names_steps=True)
+    news = await world.server.arrivals.catch_up(agent, [leased[0].step_run_id], [job], names_steps=True)
     assert news.released == []
 
 

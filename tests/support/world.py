@@ -30,6 +30,7 @@ from arcentra_server.domain.token_maker import TokenMaker
 from arcentra_server.rpc.convert.dispatch import WireForm, complete, spec_of
 from arcentra_server.services.agents import AgentFacts, AgentService
 from arcentra_server.services.approvals import ApprovalService
+from arcentra_server.services.arrivals import ArrivalService
 from arcentra_server.services.auth import AuthService
 from arcentra_server.services.concurrency import ConcurrencyService
 from arcentra_server.services.dispatch import DispatchService
@@ -109,6 +110,7 @@ class Server:
         self.dispatch = DispatchService(self.store, self.links, self.bell)
         self.auth = AuthService(database, maker, clock)
         self.agents = AgentService(self.store, maker, lease_seconds=LEASE_SECONDS)
+        self.arrivals = ArrivalService(self.store)
         self.fleet = FleetService(self.store)
         self.reports = ReportService(self.store)
         self.pipelines = PipelineService(database)
@@ -151,7 +153,7 @@ class World:
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.database)
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
-        for batcher in (self.server.agents, self.server.reports):
+        for batcher in (self.server.auth, self.server.agents, self.server.arrivals, self.server.reports):
             group.create_task(batcher.run())
             self._stack.callback(batcher.close)
         self._registration = await self.server.auth.issue(TokenKind.REGISTRATION, "any", Role.AGENT)

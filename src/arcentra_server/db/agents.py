@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -65,24 +65,28 @@ async def labels_of_all(tx: Tx) -> list[AgentLabels]:
     return [AgentLabels(row["name"], in_force(row["claimed_labels"], row["server_labels"])) for row in rows]
 
 
-async def briefing(tx: Tx, agent_id: UUID, token_id: str, *, endless_tokens: bool) -> Briefing | None:
-    """Return what an agent that comes with a token is told, None when there is no such agent.
+async def briefings(
+    tx: Tx, arrivals: Iterable[tuple[UUID, str]], *, endless_tokens: bool
+) -> dict[tuple[UUID, str], Briefing]:
+    """Return what agents are told that come, each with a token; those that are no more, or not with that one, are left out.
 
     `endless_tokens`: one that has no end need not be rotated.
     """
-    row = await tx.fetchrow(
-        """SELECT a.approved, a.disabled, a.drained, a.note,
+    wanted = list(dict.fromkeys(arrivals))
+    rows = await tx.fetch(
+        """SELECT a.id, t.id AS token_id, a.approved, a.disabled, a.drained, a.note,
                   CASE WHEN t.expires_at IS NOT NULL
                        THEN extract(epoch FROM t.created_at + (t.expires_at - t.created_at) / 2 - clock_timestamp())
                        WHEN NOT $3 THEN 0 END::float8 AS rotate_in,
                   EXISTS (SELECT 1 FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS busy
-             FROM agents a JOIN tokens t ON t.agent_id = a.id
-            WHERE a.id = $1 AND a.deleted_at IS NULL AND t.id = $2 AND t.revoked_at IS NULL""",
-        agent_id,
-        token_id,
+             FROM unnest($1::uuid[], $2::text[]) AS c(agent_id, token_id)
+             JOIN agents a ON a.id = c.agent_id JOIN tokens t ON t.id = c.token_id AND t.agent_id = a.id
+            WHERE a.deleted_at IS NULL AND t.revoked_at IS NULL""",
+        [agent_id for agent_id, _ in wanted],
+        [token_id for _, token_id in wanted],
         endless_tokens,
     )
-    return Briefing(standing_of(row), row["rotate_in"], row["busy"]) if row else None
+    return {(row["id"], row["token_id"]): Briefing(standing_of(row), row["rotate_in"], row["busy"]) for row in rows}
 
 
 async def insert(

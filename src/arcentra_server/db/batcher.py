@@ -1,19 +1,24 @@
 """Natural batching: everything that arrives while one commit runs shares the next.
 
-No timers: idle traffic pays no delay, busy traffic shares the commit. The exception are items that are in no hurry: they
-may wait for each other a while. Items are committed in the order in which they came. When a batch fails its items are
+No timers: idle traffic pays no delay, busy traffic shares the commit. The exception are items that are in no hurry: after
+a commit they may wait a while for others. Items are committed in the order in which they came. When a batch fails its items are
 committed one by one, so that one poisoned item never takes others down.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 from arcentra_server.domain.errors import Unavailable
+
+# Seconds after a commit that agents which come wait for others, in each of the steps in which they are let in: a server
+# that was away, or stops, has thousands of them at its door or at another's.
+ARRIVAL_PAUSE = 0.05
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,7 +30,6 @@ class Batcher(Generic[Item, Result]):
     Args:
         commit: Commits a batch, and returns its results in its order.
         largest: How many items a batch holds at most.
-        pause: Seconds after a commit in which items that are in no hurry wait for company.
     """
 
     def __init__(
@@ -33,32 +37,35 @@ class Batcher(Generic[Item, Result]):
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         largest: int = 2_000,
-        pause: float = 0.0,
     ) -> None:
         self._commit = commit
         self._largest = largest
-        self._pause = pause
-        self._paused_until = 0.0
-        self._hurry = asyncio.Event()
+        self._committed_at = -math.inf
+        # Of the one of those that wait which is in the greatest hurry; set when another comes that is in a greater one.
+        self._pause = math.inf
+        self._sooner = asyncio.Event()
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
-    def submit(self, item: Item, *, hurry: bool = True) -> asyncio.Future[Result]:
-        """Hand in one item; the future resolves once it is committed, or fails with its own error."""
+    def submit(self, item: Item, *, pause: float = 0.0) -> asyncio.Future[Result]:
+        """Hand in one item; the future resolves once it is committed, or fails with its own error.
+
+        `pause`: seconds after the last commit that it may wait for company.
+        """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if self._closed:
             future.set_exception(Unavailable("the server is stopping"))
             return future
         self._waiting.append((item, future))
         self._arrived.set()
-        if hurry:
-            self.hurry()
+        self._wait_at_most(pause)
         return future
 
     def hurry(self) -> None:
         """Let what was handed in wait for no company any more."""
-        self._hurry.set()
+        if self._waiting:
+            self._wait_at_most(0.0)
 
     async def run(self) -> None:
         """Commit batches until `close` was called and everything that was handed in is resolved."""
@@ -70,8 +77,10 @@ class Batcher(Generic[Item, Result]):
                 await self._arrived.wait()
             await self._wait_for_company()
             size = min(len(self._waiting), self._largest)
-            await self._settle([self._waiting.popleft() for _ in range(size)])
-            self._paused_until = asyncio.get_running_loop().time() + self._pause
+            batch = [self._waiting.popleft() for _ in range(size)]
+            self._pause = 0.0 if self._waiting else math.inf
+            await self._settle(batch)
+            self._committed_at = asyncio.get_running_loop().time()
 
     def close(self) -> None:
         """Take nothing more; `run` returns when it has committed the rest."""
@@ -79,14 +88,17 @@ class Batcher(Generic[Item, Result]):
         self._arrived.set()
         self.hurry()
 
+    def _wait_at_most(self, pause: float) -> None:
+        if pause < self._pause:
+            self._pause = pause
+            self._sooner.set()
+
     async def _wait_for_company(self) -> None:
-        left = self._paused_until - asyncio.get_running_loop().time()
-        if left > 0:
+        while (left := self._committed_at + self._pause - asyncio.get_running_loop().time()) > 0:
+            self._sooner.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._hurry.wait()
-        if not self._closed:
-            self._hurry.clear()
+                    await self._sooner.wait()
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

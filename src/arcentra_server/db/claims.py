@@ -64,9 +64,17 @@ _UNACKED = """
      WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
 """
 _HELD = """
-    SELECT l.step_run_id, s.status, s.cancel_cause, s.cancel_reason,
-           l.created_at < clock_timestamp() - make_interval(secs => $2) AS before
-      FROM leases l JOIN step_runs s ON s.id = l.step_run_id WHERE l.agent_id = $1 AND l.ended_at IS NULL
+    SELECT l.agent_id, l.step_run_id, s.status, s.cancel_cause, s.cancel_reason,
+           extract(epoch FROM clock_timestamp() - l.created_at)::float8 AS age
+      FROM leases l JOIN step_runs s ON s.id = l.step_run_id WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL
+"""
+# Each in the order of an index, which holds nothing else: an empty queue is known at once, whatever is held in it.
+_WAITS = """
+    SELECT EXISTS (SELECT FROM (SELECT ready_at FROM step_queue WHERE agent_id IS NULL AND NOT held
+                                 ORDER BY priority DESC, share, run_id, step_run_id) free
+                    WHERE ready_at <= clock_timestamp())
+        OR EXISTS (SELECT FROM (SELECT held, ready_at FROM step_queue WHERE agent_id IS NOT NULL ORDER BY agent_id) bound
+                    WHERE NOT held AND ready_at <= clock_timestamp())
 """
 
 
@@ -87,6 +95,11 @@ async def free_slots(tx: Tx, agent_ids: Sequence[UUID]) -> list[AgentSlots]:
         )
         for row in await tx.fetch(_FREE, agent_ids)
     ]
+
+
+async def work_waits(tx: Tx) -> bool:
+    """Answer whether there is anything in the queue that may be placed now, on whatever agent."""
+    return bool(await tx.fetchval(_WAITS))
 
 
 async def selectors_after(tx: Tx, selector_id: int, passed: Sequence[int]) -> dict[int, Selector]:
@@ -118,12 +131,12 @@ async def unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
     return list(await tx.fetch(_UNACKED, agent_ids))
 
 
-async def held(tx: Tx, agent_id: UUID, seconds: float = 0.0) -> list[Row]:
-    """Return the step runs that are leased to an agent, with their state and whether they are to be cancelled.
+async def held(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
+    """Return the step runs that are leased to agents, with their state and whether they are to be cancelled.
 
-    `before`: whether the lease was given more than so many seconds ago.
+    `age`: seconds since the lease was given.
     """
-    return list(await tx.fetch(_HELD, agent_id, seconds))
+    return list(await tx.fetch(_HELD, agent_ids))
 
 
 async def step_of(tx: Tx, lease_id: UUID, agent_id: UUID) -> UUID | None:
@@ -134,15 +147,21 @@ async def step_of(tx: Tx, lease_id: UUID, agent_id: UUID) -> UUID | None:
     return found
 
 
-async def finished_jobs(tx: Tx, job_ids: Sequence[UUID], agent_id: UUID) -> list[UUID]:
-    """Return those of the job runs that have ended, do not exist, or have neither their workspace nor a step here."""
+async def finished_jobs(tx: Tx, kept: Sequence[tuple[UUID, UUID]]) -> list[tuple[UUID, UUID]]:
+    """Return those of the job runs that have ended, do not exist, or have neither their workspace nor a step there.
+
+    Each is given, and returned, as (agent, job run).
+    """
+    if not kept:
+        return []
     rows = await tx.fetch(
-        """SELECT c.id FROM unnest($1::uuid[]) AS c(id) LEFT JOIN job_runs j ON j.id = c.id
+        """SELECT c.agent_id, c.id
+             FROM unnest($1::uuid[], $2::uuid[]) AS c(agent_id, id) LEFT JOIN job_runs j ON j.id = c.id
             WHERE j.id IS NULL OR j.finished_at IS NOT NULL
-               OR j.agent_id IS DISTINCT FROM $2 AND NOT EXISTS (
+               OR j.agent_id IS DISTINCT FROM c.agent_id AND NOT EXISTS (
                   SELECT 1 FROM leases l JOIN step_runs s ON s.id = l.step_run_id
-                   WHERE s.job_run_id = j.id AND l.agent_id = $2 AND l.ended_at IS NULL)""",
-        job_ids,
-        agent_id,
+                   WHERE s.job_run_id = j.id AND l.agent_id = c.agent_id AND l.ended_at IS NULL)""",
+        [agent_id for agent_id, _ in kept],
+        [job_id for _, job_id in kept],
     )
-    return [row["id"] for row in rows]
+    return [(row["agent_id"], row["id"]) for row in rows]

@@ -46,8 +46,11 @@ _STEP = """
            s.continue_on_error, s.cancel_cause, s.cancel_reason, s.agent_id, s.exit_code, s.error_message,
            s.failure_reason, s.condition, s.kind, s.pin,
            s.templates IS NOT NULL OR s.secrets <> '{}' OR s.kind = 'source' AS dynamic, l.id AS lease_id, l.agent_id AS lease_agent,
-           a.disabled OR NOT a.approved AS barred
-      FROM step_runs s LEFT JOIN leases l ON l.step_run_id = s.id AND l.ended_at IS NULL LEFT JOIN agents a ON a.id = l.agent_id
+           l.barred
+      FROM step_runs s LEFT JOIN LATERAL (
+           SELECT held.id, held.agent_id, a.disabled OR NOT a.approved AS barred
+             FROM leases held JOIN agents a ON a.id = held.agent_id
+            WHERE held.step_run_id = s.id AND held.ended_at IS NULL LIMIT 1) l ON true
 """
 # The previous release, which may still be running, names no definition in the jobs it stores. It keeps neither how a
 # stage ended nor whether it is open: both follow from the jobs, as its runs have no gates and tolerate no failure.
@@ -98,15 +101,18 @@ _UNFINISHED = "s.status IN ('PENDING', 'QUEUED', 'RUNNING')"
 async def load_steps(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> None:
     """Lock the runs of these steps and load them, with their jobs and what is unfinished in those jobs."""
     runs = await tx.fetch(
-        _RUN + "WHERE id IN (SELECT run_id FROM step_runs WHERE id = ANY($1)) ORDER BY id FOR NO KEY UPDATE", step_ids
+        _RUN + "WHERE id = ANY(ARRAY(SELECT run_id FROM step_runs WHERE id = ANY($1))) ORDER BY id FOR NO KEY UPDATE",
+        step_ids,
     )
     if not runs:
         return
-    jobs = await tx.fetch(_JOB + "WHERE j.id IN (SELECT job_run_id FROM step_runs WHERE id = ANY($1))", step_ids)
+    jobs = await tx.fetch(
+        _JOB + "WHERE j.id = ANY(ARRAY(SELECT job_run_id FROM step_runs WHERE id = ANY($1)))", step_ids
+    )
     steps = await tx.fetch(
         _STEP
-        + f"WHERE s.job_run_id = ANY($1) AND (({_UNFINISHED} AND NOT s.superseded) OR s.id = ANY($2))"
-        + " ORDER BY s.job_run_id, s.step_index, s.attempt",
+        + f"WHERE s.job_run_id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND (({_UNFINISHED} AND NOT s.superseded)"
+        + " OR s.id = ANY($2)) ORDER BY s.job_run_id, s.step_index, s.attempt",
         [job["id"] for job in jobs],
         step_ids,
     )

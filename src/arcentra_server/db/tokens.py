@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from arcentra_server.db.engine import Tx
+from arcentra_server.db.engine import Row, Tx
 from arcentra_server.domain.identity import Role, TokenKind
 
 
@@ -29,16 +29,23 @@ class TokenRow:
 
 
 async def get(tx: Tx, token_id: str) -> TokenRow | None:
-    """Return a token that is not revoked; `expired` by the clock of the database, or because its agent is gone."""
-    row = await tx.fetchrow(
+    """Return a token as `find` does."""
+    return (await find(tx, [token_id])).get(token_id)
+
+
+async def find(tx: Tx, token_ids: Sequence[str]) -> dict[str, TokenRow]:
+    """Return the tokens that are not revoked; `expired` by the clock of the database, or because its agent is gone."""
+    rows = await tx.fetch(
         """SELECT t.id, t.kind, t.name, t.role, t.secret_hash, t.agent_id, t.labels,
                   t.expires_at, t.needs_approval, coalesce(NOT a.approved, false) AS pending,
                   coalesce(t.expires_at < clock_timestamp(), false) OR a.deleted_at IS NOT NULL AS expired
-             FROM tokens t LEFT JOIN agents a ON a.id = t.agent_id WHERE t.id = $1 AND t.revoked_at IS NULL""",
-        token_id,
+             FROM tokens t LEFT JOIN agents a ON a.id = t.agent_id WHERE t.id = ANY($1) AND t.revoked_at IS NULL""",
+        token_ids,
     )
-    if row is None:
-        return None
+    return {row["id"]: _token(row) for row in rows}
+
+
+def _token(row: Row) -> TokenRow:
     return TokenRow(
         row["id"],
         TokenKind(row["kind"]),

@@ -62,7 +62,7 @@ def parse_token(text: str) -> ParsedToken | None:
     for kind, prefix in PREFIXES.items():
         if text.startswith(prefix + "_"):
             identity, _, secret = text[len(prefix) + 1 :].partition("_")
-            return ParsedToken(kind, identity, secret) if identity and secret else None
+            return ParsedToken(kind, identity, secret) if identity.isalnum() and secret else None
     return None
 
 

@@ -227,9 +227,10 @@ class AgentChannels:
         missing: set[UUID] = set()
         for agent_id in self._pushed:
             outbox = self._outboxes[agent_id]
-            # What is open no more is not asked for again: the memory of an outbox does not grow.
-            outbox.sent &= mine.get(agent_id, set())
-            missing |= mine.get(agent_id, set()) - outbox.sent
+            if outbox.sent or agent_id in mine:
+                # What is open no more is not asked for again: the memory of an outbox does not grow.
+                outbox.sent &= mine.get(agent_id, set())
+                missing |= mine.get(agent_id, set()) - outbox.sent
         return missing
 
     def cancel(self, commands: Sequence[CancelCommand]) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_server.crashpoint import crashpoint
+from arcentra_server.db.batcher import ARRIVAL_PAUSE
 from arcentra_server.domain.errors import LimitExceeded, Unavailable, WriteConflict
 from arcentra_server.domain.execution import StepReport
 from arcentra_server.domain.ids import parse_id
@@ -22,6 +23,7 @@ from arcentra_server.rpc.convert import agent as convert
 from arcentra_server.rpc.convert.enums import STEP_STATUS
 from arcentra_server.rpc.parts import AgentParts
 from arcentra_server.rpc.welcome import Welcome, welcome
+from arcentra_server.services.agents import RENEWAL_PAUSE
 from arcentra_server.services.reports import Verdict
 
 LARGEST_MESSAGE = 1_000  # reports in one message
@@ -47,7 +49,7 @@ class _Unsettled:
 
     @property
     def settled(self) -> bool:
-        return all(future.done() for future in self.commits)
+        return (self.beat is None or self.beat.done()) and (self.verdicts is None or self.verdicts.done())
 
 
 Write = Callable[[agent_pb2.ConnectResponse], Awaitable[None]]
@@ -59,6 +61,7 @@ class Connection:
     def __init__(self, parts: AgentParts, agent_id: UUID, token_id: str, write: Write) -> None:
         self._parts = parts
         self._agent_id = agent_id
+        self._agent_text = str(agent_id)
         self._token_id = token_id
         self._write = write
         self._welcome: Welcome | None = None
@@ -90,7 +93,8 @@ class Connection:
     async def _receive(self, messages: AsyncIterator[agent_pb2.ConnectRequest]) -> None:
         first = True
         async for message in messages:
-            calling_agent(message.agent_id)
+            if message.agent_id != self._agent_text:
+                calling_agent(message.agent_id)
             if first:
                 self._batched = message.sequence > 0
             await self._take(message)
@@ -129,8 +133,13 @@ class Connection:
         capacity = convert.capacity_from(heartbeat.max_concurrent_step_runs)
         metrics = convert.clean_metrics(heartbeat.metrics) if heartbeat.metrics else None
         said = (heartbeat.max_concurrent_step_runs, heartbeat.draining)
-        news, self._said = said != self._said, said
-        beat = self._parts.agents.heartbeat(self._agent_id, capacity, metrics, draining=heartbeat.draining, hurry=news)
+        pause = 0.0
+        if self._said is None:
+            pause = ARRIVAL_PAUSE
+        elif self._said == said:
+            pause = RENEWAL_PAUSE
+        self._said = said
+        beat = self._parts.agents.heartbeat(self._agent_id, capacity, metrics, draining=heartbeat.draining, pause=pause)
         self._beats += 1
         if self._beats % ROUND == 0 and heartbeat.workspace_job_ids:
             with suppress(Unavailable):  # the next round will do
@@ -139,7 +148,7 @@ class Connection:
 
     async def _release(self, heartbeat: agent_pb2.ConnectHeartbeat) -> None:
         """Release the workspaces of jobs that need them no more: what ended through another server told nobody here."""
-        for job_id in await self._parts.dispatch.released(self._agent_id, _kept_jobs(heartbeat)):
+        for job_id in await self._parts.arrivals.released(self._agent_id, _kept_jobs(heartbeat)):
             self._outbox.release(job_id)
 
     def _settle(self, _: object = None) -> None:
@@ -179,7 +188,7 @@ class Connection:
         # Only a heartbeat says which steps the agent has; a message without one says nothing of the others.
         names_steps = self._batched and message.HasField("heartbeat")
         kept = _kept_jobs(message.heartbeat)
-        news = await self._parts.dispatch.catch_up(
+        news = await self._parts.arrivals.catch_up(
             self._agent_id, running, kept, names_steps=names_steps, opened_at=self._opened_at
         )
         crashpoint("connect.caught_up")
@@ -193,9 +202,8 @@ class Connection:
         self._parts.bell.ring()
 
     async def _send(self) -> None:
-        agent_id = str(self._agent_id)
         while (outgoing := await self._outbox.take()) is not None:
-            for response in convert.responses(outgoing, agent_id, batched=self._batched):
+            for response in convert.responses(outgoing, self._agent_text, batched=self._batched):
                 await self._write(response)
         if self._outbox.superseded:
             raise WriteConflict("the agent has opened another channel")

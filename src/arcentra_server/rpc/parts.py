@@ -8,6 +8,7 @@ from arcentra_server.db.bell import WorkBell
 from arcentra_server.domain.standing import Settings
 from arcentra_server.rpc.channels import AgentChannels
 from arcentra_server.services.agents import AgentService
+from arcentra_server.services.arrivals import ArrivalService
 from arcentra_server.services.dispatch import DispatchService
 from arcentra_server.services.reports import ReportService
 
@@ -20,6 +21,7 @@ class AgentParts:
     """
 
     agents: AgentService
+    arrivals: ArrivalService
     dispatch: DispatchService
     reports: ReportService
     channels: AgentChannels

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import agents, contact, events, orders, tokens
-from arcentra_server.db.batcher import Batcher
+from arcentra_server.db.batcher import ARRIVAL_PAUSE, Batcher
 from arcentra_server.db.contact import Beat
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
@@ -28,6 +28,7 @@ from arcentra_server.domain.token_maker import TokenMaker
 INVALID_REGISTRATION = "invalid registration token"
 REVOKED = "credential revoked"
 MOST_CANCELS = 1_000  # that one heartbeat is answered with
+LARGEST_BATCH = 500  # agents that are admitted together: after a restart of the server all of them come at once
 RENEWAL_PAUSE = 0.5  # seconds after a commit of heartbeats in which those that say nothing new wait for the next
 REARM_ATTEMPTS = 5
 OVERLAP = timedelta(minutes=10)  # that a credential stays good after it was rotated
@@ -70,7 +71,7 @@ class Rotated:
 
 
 class AgentService:
-    """See the module. `run` must be running for heartbeats to resolve.
+    """See the module. `run` must be running for heartbeats to resolve, and for agents to be admitted.
 
     Args:
         store: Where everything is kept.
@@ -87,7 +88,8 @@ class AgentService:
         self._tokens = token_maker
         self._lease_seconds = lease_seconds
         self._token_life = timedelta(hours=token_hours) if token_hours else None
-        self._heartbeats: Batcher[Beat, Standing | None] = Batcher(self._renew, pause=RENEWAL_PAUSE)
+        self._heartbeats: Batcher[Beat, Standing | None] = Batcher(self._renew)
+        self._arrivals: Batcher[tuple[UUID, str], Briefing | None] = Batcher(self._brief, largest=LARGEST_BATCH)
 
     async def register(self, registration_token: str, facts: AgentFacts) -> Registered:
         """Let a new agent join.
@@ -192,14 +194,15 @@ class AgentService:
         metrics: Mapping[str, str] | None = None,
         *,
         draining: bool | None = None,
-        hurry: bool = True,
+        pause: float = 0.0,
     ) -> asyncio.Future[Standing | None]:
         """Renew the leases of an agent that was heard of, and keep what it says of itself; None leaves what is stored.
 
         The future answers what operators want of it, None when there is no such agent: one that has left may still hold
-        a channel. One that is in no hurry shares a commit with all that come within half a second.
+        a channel. `pause`: seconds after a commit of others that it may wait, to share the next with all that come
+        meanwhile.
         """
-        return self._heartbeats.submit(Beat(agent_id, capacity, metrics, draining), hurry=hurry)
+        return self._heartbeats.submit(Beat(agent_id, capacity, metrics, draining), pause=pause)
 
     def hurry_heartbeats(self) -> None:
         """Store the heartbeats that wait for company: something else waits for one of them."""
@@ -212,8 +215,7 @@ class AgentService:
             Unauthenticated: the agent or its credential is gone.
             NotAdmitted: it waits for approval, or is disabled and runs nothing.
         """
-        async with self._database.transaction() as tx:
-            briefing = await self._briefing(tx, agent_id, token_id)
+        briefing = _known(await self._arrivals.submit((agent_id, token_id), pause=ARRIVAL_PAUSE))
         if briefing.refusal:
             raise NotAdmitted(briefing.refusal)
         return briefing
@@ -225,7 +227,8 @@ class AgentService:
             Unauthenticated: the agent or its credential is gone.
         """
         async with self._database.transaction() as tx:
-            briefing = await self._briefing(tx, agent_id, token_id)
+            [found] = await self._briefings(tx, [(agent_id, token_id)])
+            briefing = _known(found)
             return briefing, await orders.pending_cancels(tx, [agent_id], MOST_CANCELS) if briefing.busy else []
 
     async def update_labels(self, agent_id: UUID, labels: Mapping[str, str], *, merge: bool) -> Mapping[str, str]:
@@ -258,11 +261,14 @@ class AgentService:
             return await contact.rearm(tx, self._lease_seconds)
 
     async def run(self) -> None:
-        """Commit heartbeats until `close`."""
-        await self._heartbeats.run()
+        """Commit heartbeats, and admit agents, until `close`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._heartbeats.run())
+            group.create_task(self._arrivals.run())
 
     def close(self) -> None:
         self._heartbeats.close()
+        self._arrivals.close()
 
     async def _issue(self, tx: Tx, agent_id: UUID, name: str) -> tuple[str, datetime | None]:
         made = self._tokens.make(TokenKind.AGENT)
@@ -278,12 +284,13 @@ class AgentService:
         )
         return made.text, expires_at
 
-    async def _briefing(self, tx: Tx, agent_id: UUID, token_id: str) -> Briefing:
-        endless = self._token_life is None
-        briefing = await agents.briefing(tx, agent_id, token_id, endless_tokens=endless)
-        if briefing is None:
-            raise Unauthenticated(REVOKED)
-        return briefing
+    async def _brief(self, arrivals: Sequence[tuple[UUID, str]]) -> list[Briefing | None]:
+        async with self._database.transaction() as tx:
+            return await self._briefings(tx, arrivals)
+
+    async def _briefings(self, tx: Tx, arrivals: Sequence[tuple[UUID, str]]) -> list[Briefing | None]:
+        found = await agents.briefings(tx, arrivals, endless_tokens=self._token_life is None)
+        return [found.get(arrival) for arrival in arrivals]
 
     async def _use_registration(self, tx: Tx, parsed: ParsedToken) -> TokenRow:
         row = await tokens.get(tx, parsed.id)
@@ -315,6 +322,12 @@ class AgentService:
             self._store.announce_new_work()
         standings = {row["id"]: contact.standing_of(row) for row in rows}
         return [standings.get(beat.agent_id) for beat in batch]
+
+
+def _known(briefing: Briefing | None) -> Briefing:
+    if briefing is None:
+        raise Unauthenticated(REVOKED)
+    return briefing
 
 
 def _event(agent_id: UUID, status: AgentStatus, before: AgentStatus | None, message: str = "") -> Event:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
 from arcentra_server.db import tokens
+from arcentra_server.db.batcher import Batcher
 from arcentra_server.db.engine import Database
+from arcentra_server.db.tokens import TokenRow
 from arcentra_server.domain.errors import LimitExceeded, Unauthenticated
 from arcentra_server.domain.identity import Caller, Role, TokenKind, parse_token
 from arcentra_server.domain.token_maker import TokenMaker
@@ -19,6 +21,8 @@ from arcentra_server.domain.token_maker import TokenMaker
 INVALID = "invalid credentials"
 CACHE_SECONDS = 5.0  # how long a revoked token may still be taken for good (security.md, S11)
 CACHE_SIZE = 20_000
+LOOKUP_PAUSE = 0.02  # seconds after a look-up in which tokens wait for others
+LARGEST_BATCH = 500  # tokens that are looked up together: all agents of a server that was away come at once
 FAILURES_A_MINUTE = 10.0  # from one peer, before any work is done for it (security.md, S12)
 
 End = Callable[[str], None]
@@ -26,12 +30,16 @@ End = Callable[[str], None]
 
 
 class AuthService:
-    """Answers who a credential belongs to. Good answers are kept for five seconds."""
+    """Answers who a credential belongs to. Good answers are kept for five seconds.
+
+    `run` must be running for `authenticate` to resolve.
+    """
 
     def __init__(self, database: Database, maker: TokenMaker, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._maker = maker
         self._clock = clock
+        self._lookups: Batcher[str, TokenRow | None] = Batcher(self._look_up, largest=LARGEST_BATCH)
         self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
         # How to end the streams that are open, by the token they were opened with.
@@ -58,8 +66,7 @@ class AuthService:
         parsed = parse_token(text)
         if parsed is None or parsed.kind is TokenKind.REGISTRATION:
             raise self._refused(text, peer)
-        async with self._database.transaction() as tx:
-            row = await tokens.get(tx, parsed.id)
+        row = await self._lookups.submit(parsed.id, pause=LOOKUP_PAUSE)
         if (
             row is None
             or row.kind is not parsed.kind
@@ -149,6 +156,18 @@ class AuthService:
         for token_id, why in ended.items():
             for end in list(self._streams.get(token_id, ())):
                 end(f"credential {why}")
+
+    async def run(self) -> None:
+        """Look tokens up until `close`."""
+        await self._lookups.run()
+
+    def close(self) -> None:
+        self._lookups.close()
+
+    async def _look_up(self, token_ids: Sequence[str]) -> list[TokenRow | None]:
+        async with self._database.transaction() as tx:
+            found = await tokens.find(tx, list(set(token_ids)))
+        return [found.get(token_id) for token_id in token_ids]
 
     def _cache_key(self, text: str) -> bytes:
         return hashlib.sha256(text.encode()).digest()

@@ -18,7 +18,7 @@ from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore, Placed, PlacingFailed
 from arcentra_server.db.queue_head import MOST_READ, QueueHead
-from arcentra_server.domain.execution import CancelCommand, Dispatch
+from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.selectors import Selector
@@ -32,15 +32,6 @@ MOST_PASSED = 1_000  # ids of selectors that were given out and not seen yet
 # stop all at once refuse what reaches them, and are known to stop by the next heartbeat.
 REFUSED_SECONDS = (1.0, 5.0, 10.0, 20.0)
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class CatchUp:
-    """What an agent that connects has missed."""
-
-    dispatches: list[Dispatch]
-    cancels: list[CancelCommand]
-    released: list[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +110,17 @@ class DispatchService:
             return 0
         async with self._store.database.transaction() as tx:
             demands = await self._answer_with_leases(tx, demands)
+            if not await claims.work_waits(tx):
+                # Once a second nothing waits: thousands of agents are not to be asked what room they have for it.
+                await self._look_for_new_work(tx)
+                return 0
             # An agent that pulls and has its answer takes nothing more until it asks again.
             targets = {*self._links.connected(), *(demand.agent_id for demand in demands)}
             agents = await claims.free_slots(tx, list(targets))
             if not agents:
                 return 0
             agents = _limit(agents, demands)
-            if self._bell.look_for_new_work():
-                self._learn(await claims.selectors_after(tx, self._last_selector, self._passed))
-                self._head.forget()
+            await self._look_for_new_work(tx)
             leased = await self._claim(tx, await self._head.plan(tx, agents, targets, self._pools))
             if not leased.planned:
                 return 0
@@ -264,52 +257,6 @@ class DispatchService:
 
         await self._store.change(decide)
 
-    async def catch_up(
-        self,
-        agent_id: UUID,
-        running: Sequence[UUID],
-        kept_jobs: Sequence[UUID],
-        *,
-        names_steps: bool,
-        opened_at: float | None = None,
-    ) -> CatchUp:
-        """Answer what an agent that connects has missed: keep or kill for each step it runs, and what it should have.
-
-        Args:
-            agent_id: The agent.
-            running: The step runs whose process it has.
-            kept_jobs: The job runs whose workspace it has.
-            names_steps: Whether `running` is complete; a started step that it leaves out is then lost.
-            opened_at: When its channel was opened, in the time of the event loop; None for just now. What was leased
-                since, and started through another server, could not be in `running`.
-        """
-        present, clock = set(running), asyncio.get_running_loop().time
-        opened_at = clock() if opened_at is None else opened_at
-
-        async def decide(tx: Tx, ledger: Ledger) -> CatchUp:
-            held = {row["step_run_id"]: row for row in await claims.held(tx, agent_id, clock() - opened_at)}
-            started = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING and row["before"]]
-            lost = [step for step in started if names_steps and step not in present]
-            if lost:
-                await load_steps(tx, ledger, lost)
-                for step_id in lost:
-                    ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
-            stop = [CancelCommand(agent_id, step_id, "lease lost") for step_id in present if step_id not in held]
-            asked = [
-                CancelCommand(agent_id, step_id, row["cancel_reason"])
-                for step_id, row in held.items()
-                if row["cancel_cause"] and step_id not in lost
-            ]
-            again = await self._store.dispatches(tx, await claims.unacknowledged(tx, [agent_id]))
-            return CatchUp(again, stop + asked, await claims.finished_jobs(tx, kept_jobs, agent_id))
-
-        return await self._store.change(decide)
-
-    async def released(self, agent_id: UUID, kept_jobs: Sequence[UUID]) -> list[UUID]:
-        """Return those of the job runs whose workspace an agent has that need it no more."""
-        async with self._store.database.transaction() as tx:
-            return await claims.finished_jobs(tx, kept_jobs, agent_id)
-
     async def _answer_with_leases(self, tx: Tx, demands: Sequence[_Demand]) -> list[_Demand]:
         """Answer agents that pull with what was leased to them since: the next steps of their jobs. Return the rest."""
         if not demands:
@@ -319,6 +266,11 @@ class DispatchService:
         fresh = [row for row in rows if row["id"] not in self._handed_out]
         self._deliver(await self._store.dispatches(tx, fresh), demands)
         return [demand for demand in demands if not demand.answer.done()]
+
+    async def _look_for_new_work(self, tx: Tx) -> None:
+        if self._bell.look_for_new_work():
+            self._learn(await claims.selectors_after(tx, self._last_selector, self._passed))
+            self._head.forget()
 
     def _learn(self, selectors: Mapping[int, Selector]) -> None:
         """Keep selectors that became known, and the ids below them that were passed over: not committed, or never."""

@@ -89,6 +89,7 @@ async def wire(dsn: str) -> AsyncIterator[Wire]:
         )
         parts = AgentParts(
             world.server.agents,
+            world.server.arrivals,
             world.server.dispatch,
             world.server.reports,
             AgentChannels(),

@@ -101,6 +101,7 @@ def test_token_reads_back(kind: TokenKind, identity: str, secret: str) -> None:
         "arc_pat_id",
         "arc_pat_id_",
         "arc_pat__secret",
+        "arc_pat_i\0d_secret",
         "arc_xyz_id_secret",
         " arc_pat_id_s",
         "ARC_PAT_id_s",
