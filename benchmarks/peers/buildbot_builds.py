@@ -1,7 +1,8 @@
 """Builds of Buildbot: `python buildbot_builds.py --dir DIR --builds N --starts N`.
 
 Runs a master with its defaults (SQLite) in this process and a worker beside it. Times how long single builds take from
-the call that asks for one until it has started, and then how fast many are done. Prints what a load generator prints.
+the call that asks for one until its step has started, when its worker is told what to run, and then how fast many are
+done. Prints what a load generator prints.
 """
 
 import argparse
@@ -62,10 +63,8 @@ class Builds:
 
     async def listen(self) -> None:
         """Hear of builds from now on."""
-        for event, queue in (("new", self._started), ("finished", self._finished)):
-            await self._master.mq.startConsuming(
-                lambda _, build, queue=queue: queue.put(build), ("builds", None, event)
-            )
+        for kind, event, queue in (("steps", "started", self._started), ("builds", "finished", self._finished)):
+            await self._master.mq.startConsuming(lambda _, what, queue=queue: queue.put(what), (kind, None, event))
 
     async def ask(self) -> None:
         """Ask for one build."""
@@ -77,7 +76,7 @@ class Builds:
         )
 
     async def time_one(self) -> float:
-        """Milliseconds from asking for one build until it has started; it has ended when this is answered."""
+        """Milliseconds from asking for one build until its step has started; it has ended when this is answered."""
         begin = time.perf_counter()
         await self.ask()
         await self._started.get()

@@ -1,5 +1,6 @@
 """What the schema itself makes impossible, whatever the program does."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from arcentra_server.db import execution_write
 from arcentra_server.db.engine import Database, Tx, new_id
 from arcentra_server.domain.states import RunStatus, StepStatus
 from tests.support import factories
@@ -169,3 +171,27 @@ async def test_run_takes_everything_of_it_along(rows: Rows) -> None:
     await rows.takes("DELETE FROM pipeline_runs WHERE id = $1", rows.run)
     for table in ("job_runs", "step_runs", "leases"):
         assert await rows.tx.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608 - constants of this test
+
+
+_INDEXED = """
+    SELECT DISTINCT a.attname
+      FROM pg_index i JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+      JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+     WHERE i.indrelid = $1::text::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid
+    UNION
+    SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+     WHERE i.indrelid = $1::text::regclass
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "statement"), [("step_runs", execution_write.STEPS), ("job_runs", execution_write.JOBS)]
+)
+async def test_progress_is_written_where_no_index_has_to_be_written_with_it(
+    rows: Rows, table: str, statement: str
+) -> None:
+    written = set(re.findall(r"(?:SET|,)\s+(\w+) = ", statement))
+    indexed = {row["attname"] for row in await rows.tx.fetch(_INDEXED, table)}
+    assert {"status", "started_at", "finished_at"} <= written
+    assert {"id", "run_id"} <= indexed
+    assert written & indexed == set()

@@ -140,10 +140,10 @@ async def test_upgrade_that_broke_off_before_its_end_is_repeated(postgres: Embed
             await connection.commit()
         await engine.dispose()
         async with connected(dsn) as raw:
-            await raw.execute("DROP INDEX ix_job_runs_deadline")
+            await raw.execute("DROP INDEX ix_pipeline_runs_deadline")
             await raw.execute("UPDATE alembic_version SET version_num = '0002'")
             await migrate.upgrade(dsn)
-            assert await raw.fetchval("SELECT to_regclass('ix_job_runs_deadline') IS NOT NULL")
+            assert await raw.fetchval("SELECT to_regclass('ix_pipeline_runs_deadline') IS NOT NULL")
         assert await migrate.current(dsn) == migrate.head()
 
 

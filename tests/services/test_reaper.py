@@ -165,6 +165,23 @@ async def test_overdue_step_is_asked_to_end_and_has_timed_out(world: World, limi
     assert (await run.step("a1")).failure_reason == "timeout"
 
 
+@pytest.mark.parametrize("second", [".", "*"])
+async def test_job_whose_next_step_waits_for_an_agent_times_out(world: World, second: str) -> None:
+    agent = await world.agent("x")
+    run = await world.start(shape(f".{second}", timeouts={"a": 60_000}))
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    world.server.links.online.discard(agent)
+    await world.sql("UPDATE agents SET disabled = true")
+    await world.end(dispatch)
+    assert await run.states() == "SQ"
+    await world.server.reaper.run_once()
+    assert await run.states() == "SQ"
+    await world.sql("UPDATE job_runs SET started_at = started_at - interval '66 s'")
+    await world.server.reaper.run_once()
+    assert (await run.states(), await run.status()) == ("ST", RunStatus.FAILED)
+
+
 async def test_job_that_came_to_its_gate_in_time_does_not_time_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,13 +94,18 @@ async def overdue_steps(tx: Tx, grace_seconds: float, passed_over: Passed, limit
 async def overdue_jobs(tx: Tx, passed_over: Iterable[tuple[UUID, UUID]], limit: int) -> list[tuple[UUID, UUID]]:
     """Return (run, job run) of jobs that are past their timeout and of which something runs or waits; not locked.
 
-    A job that waits at its gate has done its work; one that was asked to end is being ended.
+    Whatever has started has a step that is leased, or in the queue. A job that waits at its gate has done its work; one
+    that was asked to end is being ended.
     """
     rows = await tx.fetch(
-        """SELECT run_id, id FROM job_runs
-            WHERE status = 'RUNNING' AND closing = '' AND timeout_ms IS NOT NULL AND gate <> 'WAITING'
-              AND clock_timestamp() > started_at + timeout_ms * interval '1 ms' AND id <> ALL($1::uuid[])
-            ORDER BY id LIMIT $2""",
+        """WITH going AS (
+               SELECT step_run_id FROM leases WHERE ended_at IS NULL
+                UNION ALL SELECT step_run_id FROM step_queue WHERE job_started)
+           SELECT DISTINCT j.run_id, j.id
+             FROM going JOIN step_runs s ON s.id = going.step_run_id JOIN job_runs j ON j.id = s.job_run_id
+            WHERE j.status = 'RUNNING' AND j.closing = '' AND j.timeout_ms IS NOT NULL AND j.gate <> 'WAITING'
+              AND clock_timestamp() > j.started_at + j.timeout_ms * interval '1 ms' AND j.id <> ALL($1::uuid[])
+            ORDER BY j.id LIMIT $2""",
         [job_id for _, job_id in passed_over],
         limit,
     )

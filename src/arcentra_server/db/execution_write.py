@@ -17,9 +17,9 @@ from arcentra_server.db.shares import LEVEL, last_share
 from arcentra_server.domain.errors import WriteConflict
 from arcentra_server.domain.execution import StageState
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.states import StepStatus
+from arcentra_server.domain.states import RunStatus, StepStatus
 
-_STEPS = """
+STEPS = """
     UPDATE step_runs s
        SET status = c.status, agent_id = c.agent_id, cancel_cause = c.cancel_cause, cancel_reason = c.cancel_reason,
            cancel_requested_at = CASE WHEN c.cancel_cause IS NOT NULL THEN coalesce(s.cancel_requested_at, clock_timestamp()) END,
@@ -34,7 +34,7 @@ _STEPS = """
                 metrics, log_size, started, finished, outputs)
      WHERE s.id = c.id AND s.status = c.expected
 """
-_JOBS = """
+JOBS = """
     UPDATE job_runs j
        SET status = c.status, outcome = c.outcome, completed_steps = c.completed, failed_steps = c.failed,
            running_steps = c.running, current_step = c.current, agent_id = c.agent_id, error_message = c.message,
@@ -81,15 +81,16 @@ _ENQUEUE = f"""
         SELECT *, count(*) FILTER (WHERE NOT served)
                       OVER (PARTITION BY pipeline_id, selector_id, priority ORDER BY place) AS nth
           FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::bool[], $6::float8[], $7::int[], $8::uuid[],
-                      $9::bool[]) WITH ORDINALITY
-               AS u(id, selector_id, run_id, agent_id, held, delay, priority, pipeline_id, served, place)),
+                      $9::bool[], $10::bool[]) WITH ORDINALITY
+               AS u(id, selector_id, run_id, agent_id, held, delay, priority, pipeline_id, served, job_started, place)),
     p AS (
         SELECT d.*, {last_share("d.pipeline_id", "d.selector_id", "d.priority")} AS last
           FROM (SELECT DISTINCT pipeline_id, selector_id, priority FROM c) d),
     v AS (SELECT {LEVEL} AS level)
-    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at, priority, pipeline_id, share)
+    INSERT INTO step_queue (step_run_id, selector_id, run_id, agent_id, held, ready_at, priority, pipeline_id, share,
+                            job_started)
     SELECT c.id, c.selector_id, c.run_id, c.agent_id, c.held, clock_timestamp() + make_interval(secs => c.delay),
-           c.priority, c.pipeline_id, CASE WHEN c.served THEN v.level ELSE p.last + c.nth END
+           c.priority, c.pipeline_id, CASE WHEN c.served THEN v.level ELSE p.last + c.nth END, c.job_started
       FROM c JOIN p USING (pipeline_id, selector_id, priority) CROSS JOIN v
 """
 _END_LEASES = """
@@ -151,7 +152,7 @@ async def _write_steps(tx: Tx, ledger: Ledger) -> None:
                 json.dumps(dict(step.outputs)) if step.outputs else None,
             )
         )
-    if rows and await tx.execute(_STEPS, *_columns(rows)) != f"UPDATE {len(rows)}":
+    if rows and await tx.execute(STEPS, *_columns(rows)) != f"UPDATE {len(rows)}":
         raise WriteConflict("a step run was changed at the same time")
 
 
@@ -181,11 +182,11 @@ async def _write_queue(tx: Tx, ledger: Ledger) -> None:
         rows = []
         for step_id, agent_id in ledger.queued.items():
             step = ledger.steps[step_id]
-            run, priority = ledger.runs[step.run_id], ledger.jobs[step.job_id].priority
+            run, job = ledger.runs[step.run_id], ledger.jobs[step.job_id]
             delay = ledger.delays.get(step_id, 0.0)
             served = agent_id is not None or ledger.steps_before[step_id] is StepStatus.QUEUED
-            row = (step_id, step.selector_id, step.run_id, agent_id, run.paused, delay, priority)
-            rows.append((*row, run.pipeline_id, served))
+            row = (step_id, step.selector_id, step.run_id, agent_id, run.paused, delay, job.priority)
+            rows.append((*row, run.pipeline_id, served, job.status is RunStatus.RUNNING))
         await tx.execute(_ENQUEUE, *_columns(rows))
 
 
@@ -209,7 +210,7 @@ async def _write_parents(tx: Tx, ledger: Ledger) -> None:
         for job in (ledger.jobs[job_id] for job_id in ledger.jobs_before)
     ]
     if jobs:
-        await tx.execute(_JOBS, *_columns(jobs))
+        await tx.execute(JOBS, *_columns(jobs))
     if ledger.changed_stages:
         await tx.execute(_STAGES, *_columns(_stage_row(ledger.stages[key]) for key in ledger.changed_stages))
     runs = [ledger.runs[run_id] for run_id in ledger.runs_before]

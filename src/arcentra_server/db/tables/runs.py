@@ -165,12 +165,8 @@ job_runs = Table(
     CheckConstraint("completed_steps + running_steps <= total_steps AND running_steps >= 0", name="counters"),
     UniqueConstraint("run_id", "name"),
     Index("ix_job_runs_stage", "run_id", "stage_index"),
-    Index(
-        "ix_job_runs_deadline",
-        "id",
-        postgresql_where=text("status = 'RUNNING' AND closing = '' AND timeout_ms IS NOT NULL"),
-    ),
-    postgresql_with={"fillfactor": "70"},
+    # No index names what changes while a job runs, and each has room to change in its page: see `step_runs`.
+    postgresql_with={"fillfactor": "50"},
 )
 
 job_needs = Table(
@@ -346,8 +342,9 @@ step_queue = Table(
     moment("ready_at", null=False, now=True),
     identity("pipeline_id", null=True),
     whole("share", big=True),
+    flag("job_started"),
     # The ways in: in its order, or by selector, for work that any agent takes which matches, and by agent for work that
-    # is bound to one. By pipeline: the last share of what stands in line.
+    # is bound to one. By pipeline: the last share of what stands in line. And what waits of jobs whose time goes on.
     Index(
         "ix_step_queue_order",
         text("priority DESC"),
@@ -375,6 +372,7 @@ step_queue = Table(
     ),
     Index("ix_step_queue_bound", "agent_id", postgresql_where=text("agent_id IS NOT NULL")),
     Index("ix_step_queue_run", "run_id"),
+    Index("ix_step_queue_started", "step_run_id", postgresql_where=text("job_started")),
 )
 
 leases = Table(
