@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -80,6 +81,9 @@ class Plan:
 def plan(snapshot: Snapshot, now: float) -> Plan:
     """Place a queue, in its order, each step run on the agent with the most free slots of those that may take it.
 
+    How many each agent gets is settled by that. Which of them, where the agents are as good as one another: those that are
+    next to each other in the queue, and so mostly of one run, go to one agent, so that its reports concern few runs.
+
     Args:
         snapshot: The queue, as SQL orders it: priority, then fair share, then age. No step run or agent occurs twice.
         now: Seconds, of the clock of `QueuedStep.ready_at`.
@@ -93,12 +97,21 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         elif step.agent_id is not None:
             chosen = slots.take(step.agent_id)
         else:
-            chosen = slots.take_freest(step.selector_id) if slots.room else None
+            chosen = slots.take_freest(step.selector_id, len(assignments)) if slots.room else None
         if chosen is None:
             rest.append(step)
         else:
             assignments.append((step.step_run_id, chosen))
+    for places in slots.interchangeable():
+        _keep_together(assignments, places)
     return Plan(tuple(assignments), rest, slots.room, snapshot, now)
+
+
+def _keep_together(assignments: list[tuple[UUID, UUID]], places: Sequence[int]) -> None:
+    """Give what stands at these places to the agents that have it, as much to each as it has, agent by agent."""
+    counts = Counter(assignments[place][1] for place in places)
+    for place, agent_id in zip(places, counts.elements(), strict=True):
+        assignments[place] = (assignments[place][0], agent_id)
 
 
 class _Slots:
@@ -116,6 +129,7 @@ class _Slots:
                 self._members.setdefault(snapshot.pools.of(agent.labels), []).append((position, agent.id))
         self._heaps: dict[tuple[Pool, ...], list[tuple[int, int, UUID]]] = {}
         self._heap_of: dict[int, list[tuple[int, int, UUID]]] = {}
+        self._placed: dict[int, list[int]] = {}  # places in the plan by the heap, whose agents admit the same selectors
         self.room = sum(self._free[agent_id] for agent_id in self._open)
 
     def take(self, agent_id: UUID) -> UUID | None:
@@ -127,8 +141,12 @@ class _Slots:
         self.room -= agent_id in self._open
         return agent_id
 
-    def take_freest(self, selector_id: int) -> UUID | None:
-        """Take a slot of the agent with the most, of those that the selector admits; the first of several."""
+    def interchangeable(self) -> Collection[Sequence[int]]:
+        """Return the places in the plan of those step runs that could change their agents with one another."""
+        return self._placed.values()
+
+    def take_freest(self, selector_id: int, place: int) -> UUID | None:
+        """Take a slot, for this place in the plan, of the agent with the most that the selector admits; the first of several."""
         heap = self._heap_of.get(selector_id)
         if heap is None:
             heap = self._heap_of[selector_id] = self._heap(selector_id)
@@ -139,6 +157,7 @@ class _Slots:
                 self.room -= 1
                 self._free[agent_id] = free - 1
                 _put_right(heap, free - 1, position, agent_id)
+                self._placed.setdefault(id(heap), []).append(place)
                 return agent_id
             # Another heap, or a bound step run, took of it meanwhile.
             _put_right(heap, free, position, agent_id)

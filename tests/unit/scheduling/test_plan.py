@@ -112,10 +112,11 @@ def naive_reason(step: QueuedStep, agents: Mapping[UUID, AgentSlots]) -> WaitRea
 
 
 def naive(snapshot: Snapshot) -> tuple[list[tuple[UUID, UUID]], dict[UUID, WaitReason]]:
-    """Take each step in turn, look at every agent, and choose the one with the most room."""
+    """Take each step in turn, look at every agent, and choose the one with the most room; then keep neighbours together."""
     free = {agent.id: agent.free for agent in snapshot.agents}
     agents = {agent.id: agent for agent in snapshot.agents}
-    placed, waiting = [], {}
+    placed: list[tuple[QueuedStep, UUID]] = []
+    waiting = {}
     for step in snapshot.queue:
         able = [one for one in snapshot.agents if one.online and free[one.id] and may_take(step, one)]
         if step.held or step.ready_at > NOW or not able:
@@ -123,8 +124,21 @@ def naive(snapshot: Snapshot) -> tuple[list[tuple[UUID, UUID]], dict[UUID, WaitR
         else:
             chosen = max(able, key=lambda one: free[one.id])  # the first of several
             free[chosen.id] -= 1
-            placed.append((step.step_run_id, chosen.id))
-    return placed, waiting
+            placed.append((step, chosen.id))
+    return together(placed, snapshot), waiting
+
+
+def together(placed: list[tuple[QueuedStep, UUID]], snapshot: Snapshot) -> list[tuple[UUID, UUID]]:
+    """Let step runs that the same agents may take change their agents, so that each agent has neighbours."""
+    usable = [one for one in snapshot.agents if one.online and one.free]
+    given = [agent_id for _, agent_id in placed]
+    able = [None if step.agent_id else tuple(one.id for one in usable if may_take(step, one)) for step, _ in placed]
+    for group in set(able) - {None}:
+        places = [place for place, one in enumerate(able) if one == group]
+        agents = [given[place] for place in places]
+        for place, agent_id in zip(places, sorted(agents, key=agents.index), strict=True):
+            given[place] = agent_id
+    return [(step.step_run_id, agent_id) for (step, _), agent_id in zip(placed, given, strict=True)]
 
 
 def may_take(step: QueuedStep, agent: AgentSlots) -> bool:
@@ -287,6 +301,12 @@ def test_work_is_spread_over_the_agents_with_the_most_room() -> None:
     queue = [QueuedStep(step_id, 1) for step_id in (ONE, TWO, THREE)]
     made = planned(queue, AgentSlots(X, PLAIN, 1), AgentSlots(Y, PLAIN, 3), AgentSlots(Z, LINUX, 2))
     assert made.assignments == ((ONE, Y), (TWO, Y), (THREE, Z))
+
+
+def test_neighbours_go_to_one_agent() -> None:
+    queue = [QueuedStep(UUID(int=1_000 + number), 1) for number in range(6)]
+    made = planned(queue, AgentSlots(X, PLAIN, 2), AgentSlots(Y, PLAIN, 2), AgentSlots(Z, PLAIN, 3))
+    assert [agent_id for _, agent_id in made.assignments] == [Z, Z, X, X, Y, Y]
 
 
 def test_slots_that_another_selector_took_are_not_given_twice() -> None:
