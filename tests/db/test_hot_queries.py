@@ -181,7 +181,7 @@ _MUST_SEE = (
     "s.cancel_cause IS NOT NULL AND s.status = 'RUNNING'",
     "s.status = 'QUEUED'\n              AND l.created_at <",
     "s.started_at + s.timeout_ms",
-    "status = 'RUNNING' AND closing = '' AND timeout_ms IS NOT NULL",
+    "FROM step_queue WHERE job_started",
     "finished_at IS NULL AND timeout_ms IS NOT NULL AND NOT stopped",
     "q.agent_id IS NOT NULL AND (a.deleted_at",
     "FOR NO KEY UPDATE",

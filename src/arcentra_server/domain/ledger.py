@@ -223,13 +223,13 @@ class Ledger(LedgerRepairs):
         Raises:
             InvalidTransition: the job waits at its gate: what is to be approved does not change any more.
         """
-        job, run = self.jobs[step.job_id], self.runs[step.run_id]
+        job = self.jobs[step.job_id]
         if job.gate is GateState.WAITING:
             raise InvalidTransition("the job waits for an approval: no step can be added to it")
         self._touch_job(job)
         job.total_steps += 1
         self.add_jobs((), [step])
-        self._step_created(step, run)
+        self._step_created(step)
 
     def begin_added(self, job: JobState) -> None:
         """Let a job that was added after its run began have its turn; where its stage is at a gate, it waits with it."""
@@ -310,7 +310,7 @@ class Ledger(LedgerRepairs):
             self._set_run(run, RunStatus.RUNNING)
         for step in steps:
             self.add_jobs((), [step])
-            self._step_created(step, run)
+            self._step_created(step)
         self._begin_again(run, [job for job in opened.values() if job.stage_index == first])
 
     def _reopen_job(self, run: RunState, job: JobState, open_needs: int) -> None:

@@ -189,21 +189,9 @@ class LedgerBook:
         if reason is not Waiting.NOTHING:
             self.events.append(self._job_event(job, job.status.value))
 
-    def _step_created(self, step: StepState, run: RunState) -> None:
+    def _step_created(self, step: StepState) -> None:
         waiting = self.jobs[step.job_id].waits_for.value or "previous_step"
-        self.events.append(
-            Event(
-                Resource.STEP,
-                run.pipeline_id,
-                run.id,
-                step.job_id,
-                step.id,
-                None,
-                step.status.value,
-                None,
-                waiting=waiting,
-            )
-        )
+        self.events.append(self._step_event(step, None, waiting=waiting))
 
     def _job_created(self, job: JobState, run: RunState) -> None:
         self.events.append(
@@ -219,20 +207,22 @@ class LedgerBook:
     def _set_step(self, step: StepState, status: StepStatus) -> None:
         check_step_transition(step.status, status)
         self._touch_step(step)
-        run = self.runs[step.run_id]
         previous, step.status = step.status, status
-        self.events.append(
-            Event(
-                Resource.STEP,
-                run.pipeline_id,
-                run.id,
-                step.job_id,
-                step.id,
-                step.agent_id,
-                status.value,
-                previous.value,
-                waiting="agent" if status is StepStatus.QUEUED else "",
-            )
+        waiting = "agent" if status is StepStatus.QUEUED else ""
+        self.events.append(self._step_event(step, previous.value, waiting=waiting))
+
+    def _step_event(self, step: StepState, previous: str | None, *, message: str = "", waiting: str = "") -> Event:
+        return Event(
+            Resource.STEP,
+            self.runs[step.run_id].pipeline_id,
+            step.run_id,
+            step.job_id,
+            step.id,
+            step.agent_id,
+            step.status.value,
+            previous,
+            message=message,
+            waiting=waiting,
         )
 
     def _set_job(self, job: JobState, status: RunStatus) -> None:
@@ -263,22 +253,24 @@ class LedgerBook:
         check_run_transition(run.status, status)
         self._touch_run(run)
         previous, run.status = run.status, status
-        self.events.append(
-            Event(
-                Resource.RUN,
-                run.pipeline_id,
-                run.id,
-                None,
-                None,
-                None,
-                status.value,
-                previous.value,
-                run.total_jobs,
-                run.completed_jobs,
-                run.failed_jobs,
-                run.running_jobs,
-                0,
-                run.status_reason,
-                actor,
-            )
+        self.events.append(self._run_event(run, previous.value, run.status_reason, actor))
+
+    @staticmethod
+    def _run_event(run: RunState, previous: str, message: str, actor: str = "") -> Event:
+        return Event(
+            Resource.RUN,
+            run.pipeline_id,
+            run.id,
+            None,
+            None,
+            None,
+            run.status.value,
+            previous,
+            run.total_jobs,
+            run.completed_jobs,
+            run.failed_jobs,
+            run.running_jobs,
+            0,
+            message,
+            actor,
         )

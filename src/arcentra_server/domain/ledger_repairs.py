@@ -91,42 +91,14 @@ class LedgerRepairs(LedgerTurns):
         """End a run whose jobs have all ended, and that was left as it was."""
         if run.status.terminal or run.completed_jobs != run.total_jobs:
             return False
-        self.events.append(
-            Event(
-                Resource.RUN,
-                run.pipeline_id,
-                run.id,
-                None,
-                None,
-                None,
-                run.status.value,
-                run.status.value,
-                run.total_jobs,
-                run.completed_jobs,
-                run.failed_jobs,
-                run.running_jobs,
-                message=f"{REPAIRED}its jobs had ended, and it had not",
-            )
-        )
+        told = f"{REPAIRED}its jobs had ended, and it had not"
+        self.events.append(self._run_event(run, run.status.value, told))
         self._finish_run(run)
         return True
 
     def tell_repair(self, step: StepState, what: str) -> None:
         """Tell that something of a step was put right."""
-        pipeline_id, status = self.runs[step.run_id].pipeline_id, step.status.value
-        self.events.append(
-            Event(
-                Resource.STEP,
-                pipeline_id,
-                step.run_id,
-                step.job_id,
-                step.id,
-                step.agent_id,
-                status,
-                status,
-                message=f"{REPAIRED}{what}",
-            )
-        )
+        self.events.append(self._step_event(step, step.status.value, message=f"{REPAIRED}{what}"))
 
     def _stop_process(self, step: StepState) -> None:
         """Let the agent of a step that is ended know: the one that was given it, or that started it."""

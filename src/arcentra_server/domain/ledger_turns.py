@@ -215,7 +215,7 @@ class LedgerTurns(LedgerBook):
         self._pending[job.id] = []
         self.add_jobs((), steps)
         for step in steps:
-            self._step_created(step, run)
+            self._step_created(step)
         if delay_seconds:
             self._wait_for(job, Waiting.RETRY)
         self._advance(job, run)
