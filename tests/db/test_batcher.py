@@ -161,3 +161,51 @@ async def test_everyone_is_told_at_once_that_the_database_is_away() -> None:
         done = await asyncio.gather(*(batcher.submit(number) for number in range(50)), return_exceptions=True)
     assert {type(answer) for answer in done} == {Unavailable}
     assert tries == 1
+
+
+class Told:
+    """A waiter that notes in a list what it is told."""
+
+    def __init__(self, happened: list[object]) -> None:
+        self.happened = happened
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: int, /) -> None:
+        self.happened.append(result)
+
+    def set_exception(self, exception: Exception, /) -> None:
+        self.happened.append(type(exception))
+
+
+class Broken(Told):
+    """A waiter that cannot take what it is told."""
+
+    def set_result(self, result: int, /) -> None:
+        raise RuntimeError(f"no {result}")
+
+
+async def test_waiters_of_a_batch_are_told_in_the_turn_of_the_loop_in_which_it_was_committed() -> None:
+    happened: list[object] = []
+
+    async def commit(batch: Sequence[int]) -> Sequence[int]:
+        asyncio.get_running_loop().call_soon(happened.append, "turn")
+        return batch
+
+    async with running(commit) as batcher:
+        for number in (1, 2, 3):
+            batcher.hand_in(number, Told(happened))
+        await batcher.submit(4)
+    batcher.hand_in(5, Told(happened))
+    assert happened == [1, 2, 3, "turn", Unavailable]
+
+
+async def test_waiter_that_raises_harms_nobody() -> None:
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
+    async with running(Ledger().commit) as batcher:
+        batcher.hand_in(1, Broken([]))
+        assert await batcher.submit(2) == 4
+        assert await batcher.submit(3) == 6
+    assert faults == ["no 2"]

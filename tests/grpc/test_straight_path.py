@@ -149,6 +149,25 @@ async def test_an_agent_connects(admin: Client, registration: str) -> None:
     assert (await run_of(admin, run_id)).status == pipeline_pb2.PIPELINE_STATUS_SUCCESS
 
 
+async def test_an_agent_gets_its_next_step_with_the_acknowledgement_of_the_last(
+    admin: Client, registration: str
+) -> None:
+    agent_id, agent = await admin.join(registration, "in-one", labels={"pool": "in-one"})
+    call = agent.agent.Connect(metadata=agent.metadata)
+    beat = agent_pb2.ConnectHeartbeat(max_concurrent_step_runs=1)
+    await call.write(agent_pb2.ConnectRequest(agent_id=agent_id, sequence=1, heartbeat=beat))
+    assert (await call.read()).acked_sequence == 1
+    await trigger(admin, await one_step_pipeline(admin, "in-one", pool="in-one", steps=3))
+    [step] = (await call.read()).task_dispatch.step_runs
+    for sequence in (2, 3):
+        done = [agent_pb2.TaskStatus(step_run_id=step.step_run_id, status=status) for status in (RUNNING, SUCCESS)]
+        await call.write(agent_pb2.ConnectRequest(agent_id=agent_id, sequence=sequence, task_statuses=done))
+        message = await call.read()
+        assert message.acked_sequence == sequence
+        [step] = message.task_dispatch.step_runs
+    call.cancel()
+
+
 async def test_an_agent_pulls_over_its_channel(admin: Client, registration: str) -> None:
     agent_id, agent = await admin.join(registration, "channel", labels={"pool": "channel"})
     call = agent.stream.AgentChannel(metadata=agent.metadata)

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from arcentra_server.domain.errors import Unavailable
 
@@ -22,6 +22,24 @@ ARRIVAL_PAUSE = 0.05
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Result_contra = TypeVar("Result_contra", contravariant=True)
+Outcome = TypeVar("Outcome")
+
+
+class Waiter(Protocol[Result_contra]):
+    """Is told what became of an item, at once: all those of a batch within one turn of the loop. A future is one."""
+
+    def done(self) -> bool:
+        """Return whether it was told, or wants to be told no more."""
+        ...
+
+    def set_result(self, result: Result_contra, /) -> None:
+        """Take the result of the item: it is committed."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take why the item is not known to be committed."""
+        ...
 
 
 class Batcher(Generic[Item, Result]):
@@ -44,7 +62,7 @@ class Batcher(Generic[Item, Result]):
         # Of the one of those that wait which is in the greatest hurry; set when another comes that is in a greater one.
         self._pause = math.inf
         self._sooner = asyncio.Event()
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, Waiter[Result]]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
@@ -54,13 +72,17 @@ class Batcher(Generic[Item, Result]):
         `pause`: seconds after the last commit that it may wait for company.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.hand_in(item, future, pause=pause)
+        return future
+
+    def hand_in(self, item: Item, waiter: Waiter[Result], *, pause: float = 0.0) -> None:
+        """Do as `submit`, for a waiter that needs no future and no turn of the loop to learn of it."""
         if self._closed:
-            future.set_exception(Unavailable("the server is stopping"))
-            return future
-        self._waiting.append((item, future))
+            waiter.set_exception(Unavailable("the server is stopping"))
+            return
+        self._waiting.append((item, waiter))
         self._arrived.set()
         self._wait_at_most(pause)
-        return future
 
     def hurry(self) -> None:
         """Let what was handed in wait for no company any more."""
@@ -100,23 +122,26 @@ class Batcher(Generic[Item, Result]):
                 async with asyncio.timeout(left):
                     await self._sooner.wait()
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _settle(self, batch: list[tuple[Item, Waiter[Result]]]) -> None:
         try:
             results = await self._commit([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the callers, not to this loop
             if len(batch) == 1 or isinstance(error, Unavailable):
                 # Without a database nobody's item can be committed: a try for each would make the last wait for all.
-                for _, future in batch:
-                    _fail(future, error)
+                for _, waiter in batch:
+                    _tell(waiter, waiter.set_exception, error)
                 return
             for pair in batch:
                 await self._settle([pair])
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        for (_, waiter), result in zip(batch, results, strict=True):
+            _tell(waiter, waiter.set_result, result)
 
 
-def _fail(future: asyncio.Future[Result], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _tell(waiter: Waiter[Result], tell: Callable[[Outcome], None], outcome: Outcome) -> None:
+    if waiter.done():
+        return
+    try:
+        tell(outcome)
+    except Exception as error:  # noqa: BLE001 - one that cannot take it keeps nothing from the others
+        asyncio.get_running_loop().call_exception_handler({"message": "an answer was not taken", "exception": error})

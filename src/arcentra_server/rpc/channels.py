@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from arcentra_api.steprun.v1 import steprun_pb2
-from arcentra_server.domain.errors import Unauthenticated, Unavailable
+from arcentra_server.domain.errors import Unauthenticated
 from arcentra_server.domain.execution import CancelCommand, Dispatch, Release
 from arcentra_server.domain.standing import Settings, Standing
 
@@ -54,13 +54,14 @@ class Outbox:
         self._failure: BaseException | None = None
         self._outgoing = Outgoing()
         self._settings: Settings | None = None
-        self._ready = asyncio.Event()
+        self._ready = False
+        self._reader: asyncio.Future[None] | None = None
 
     @property
     def size(self) -> int:
         """How many things wait to be sent."""
         waiting = self._outgoing
-        return sum(map(len, (waiting.dispatches, waiting.cancels, waiting.releases, waiting.refusals)))
+        return len(waiting.dispatches) + len(waiting.cancels) + len(waiting.releases) + len(waiting.refusals)
 
     def dispatch(self, dispatch: Dispatch) -> None:
         """Send a lease, unless it was: who looks for what is unsent may see it before who gave it comes here."""
@@ -68,25 +69,25 @@ class Outbox:
             return
         self.sent.add(dispatch.lease_id)
         self._outgoing.dispatches.append(dispatch)
-        self._ready.set()
+        self._wake()
 
     def cancel(self, step_id: UUID, reason: str) -> None:
         self._outgoing.cancels[step_id] = reason
-        self._ready.set()
+        self._wake()
 
     def release(self, job_id: UUID) -> None:
         self._outgoing.releases.append(job_id)
-        self._ready.set()
+        self._wake()
 
     def acknowledge(self, sequence: int, refusals: Iterable[Refusal] = ()) -> None:
         """Note that everything up to a message is settled."""
         self._outgoing.refusals.extend(refusals)
         self._outgoing.acked_sequence = max(self._outgoing.acked_sequence, sequence)
-        self._ready.set()
+        self._wake()
 
     def ask_to_reconnect(self) -> None:
         self._outgoing.reconnect = True
-        self._ready.set()
+        self._wake()
 
     def brief(self, settings: Settings) -> None:
         """Begin with these settings: they go out with the first message, at once if they want something of the agent.
@@ -98,7 +99,7 @@ class Outbox:
         if wanting or not self.pulls:
             self._outgoing.settings = settings
         if wanting:
-            self._ready.set()
+            self._wake()
 
     def change(self, standing: Standing, *, rotate: bool = False) -> None:
         """Note what operators want of the agent now, and whether it is to rotate its credential; tell what is new of it."""
@@ -109,30 +110,32 @@ class Outbox:
             settings = settings.rotating()
         if settings != self._settings:
             self._settings = self._outgoing.settings = settings
-            self._ready.set()
+            self._wake()
 
-    def fail(self, error: BaseException | None) -> None:
+    def fail(self, error: BaseException) -> None:
         """End the channel with an error: what the agent said could not be stored."""
-        self._failure = error or Unavailable("the server is stopping")
+        self._failure = error
         self._closed = True
-        self._ready.set()
+        self._wake()
 
     def close(self, *, superseded: bool = False) -> None:
         """Let the writer finish: what waits still goes out, unless a newer channel has taken over."""
         self.superseded = self.superseded or superseded
         self._closed = True
-        self._ready.set()
+        self._wake()
 
     async def take(self) -> Outgoing | None:
-        """Return what waits, as soon as there is something; None when the channel ends.
+        """Return what waits, as soon as there is something; None when the channel ends. One task may wait.
+
+        A message is what costs most: the answers of a commit and what it dispatched come within one turn of the loop,
+        and go out together in the next.
 
         Raises:
             ArcentraError: what the agent said could not be stored.
         """
-        await self._ready.wait()
-        # One turn of the loop more: the answers of a commit and what it dispatched come one after the other, and go
-        # out in one message. A message is what costs most.
-        await asyncio.sleep(0)
+        if not self._ready:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         if self._failure is not None:
             raise self._failure
         if self.superseded:
@@ -142,9 +145,13 @@ class Outbox:
             if self._outgoing == Outgoing():
                 return None
         outgoing, self._outgoing = self._outgoing, Outgoing()
-        if not self._closed:
-            self._ready.clear()
+        self._ready = self._closed
         return outgoing
+
+    def _wake(self) -> None:
+        self._ready = True
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
 class AgentChannels:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from arcentra_api.agent.v1 import agent_pb2
@@ -33,23 +32,45 @@ ROUND = 6  # heartbeats: once a round the workspaces of the agent are looked at
 MOST_UNSETTLED = 64  # messages that wait for their commit before the next is read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Unsettled:
-    """A message of which something is not committed yet: the heartbeat, or its reports."""
+    """A message of which something is not committed yet: the heartbeat, or its reports, whose verdicts it waits for.
+
+    `settle`: called whenever one of them is.
+    """
 
     sequence: int
     beat: asyncio.Future[Standing | None] | None
     reports: Sequence[StepReport]
-    verdicts: asyncio.Future[list[Verdict]] | None
     refusals: Sequence[Refusal]
-
-    @property
-    def commits(self) -> list[asyncio.Future[Any]]:
-        return [future for future in (self.beat, self.verdicts) if future is not None]
+    settle: Callable[[], None]
+    verdicts: Sequence[Verdict] = ()
+    unstored: Exception | None = None
+    judged: bool = False
 
     @property
     def settled(self) -> bool:
-        return (self.beat is None or self.beat.done()) and (self.verdicts is None or self.verdicts.done())
+        return (self.judged or not self.reports) and (self.beat is None or self.beat.done())
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why something of it is not known to be committed."""
+        if self.beat is None or self.unstored is not None:
+            return self.unstored
+        return Unavailable("the server is stopping") if self.beat.cancelled() else self.beat.exception()
+
+    # db.batcher.Waiter, for the reports
+
+    def done(self) -> bool:
+        return self.judged
+
+    def set_result(self, verdicts: Sequence[Verdict], /) -> None:
+        self.judged, self.verdicts = True, verdicts
+        self.settle()
+
+    def set_exception(self, exception: Exception, /) -> None:
+        self.judged, self.unstored = True, exception
+        self.settle()
 
 
 Write = Callable[[agent_pb2.ConnectResponse], Awaitable[None]]
@@ -71,6 +92,7 @@ class Connection:
         self._beats = 0
         self._said: tuple[int, bool] | None = None
         self._unsettled: deque[_Unsettled] = deque()
+        self._progress = asyncio.Event()  # the oldest of them was settled, or failed
 
     async def run(self, messages: AsyncIterator[agent_pb2.ConnectRequest]) -> None:
         """Serve the channel until the agent ends it, or opens another.
@@ -102,7 +124,7 @@ class Connection:
                 # What the message says is settled first: a step that has ended is not one that the agent lost, and an
                 # agent gets work once its leases hold.
                 if self._unsettled:
-                    await asyncio.wait(self._unsettled[0].commits)
+                    await self._oldest_settled()
                 crashpoint("connect.first_message")
                 await self._catch_up(message)
                 first = False
@@ -113,20 +135,27 @@ class Connection:
         if self._outbox.size > LARGEST_OUTBOX:
             raise LimitExceeded("the agent sends and does not read")
         beat = await self._beat(message.heartbeat) if message.HasField("heartbeat") else None
-        await self._take_acks(message)
+        if acks := convert.acks_of(message):
+            await self._take_acks(acks)
         reports, refusals = convert.reports_from(message, self._agent_id)
-        verdicts = self._parts.reports.submit(reports) if reports else None
-        if reports and (beat or any(before.beat for before in self._unsettled)):
-            self._parts.agents.hurry_heartbeats()  # whose acknowledgement comes before that of these
-        unsettled = _Unsettled(message.sequence, beat, reports, verdicts, refusals)
+        unsettled = _Unsettled(message.sequence, beat, reports, refusals, self._settle)
         self._unsettled.append(unsettled)
-        for commit in unsettled.commits:
-            commit.add_done_callback(self._settle)
-        if unsettled.settled:
+        if beat is not None:
+            beat.add_done_callback(self._settle)
+        if reports:
+            if any(waiting.beat is not None for waiting in self._unsettled):
+                self._parts.agents.hurry_heartbeats()  # whose acknowledgement comes before that of these
+            self._parts.reports.hand_in(reports, unsettled)
+        elif unsettled.settled:
             self._settle()
         if len(self._unsettled) > MOST_UNSETTLED:
             self._parts.agents.hurry_heartbeats()
-            await asyncio.wait(self._unsettled[0].commits)
+            await self._oldest_settled()
+
+    async def _oldest_settled(self) -> None:
+        """Wait until the oldest message that is not settled is, or is known not to be."""
+        self._progress.clear()
+        await self._progress.wait()
 
     async def _beat(self, heartbeat: agent_pb2.ConnectHeartbeat) -> asyncio.Future[Standing | None]:
         """Renew the agent's leases. The message is acknowledged when they are: that says so to its watchdog."""
@@ -155,27 +184,26 @@ class Connection:
         """Acknowledge what is committed, in the order in which it came."""
         while self._unsettled and self._unsettled[0].settled:
             message = self._unsettled.popleft()
-            for commit in message.commits:
-                if commit.cancelled() or commit.exception() is not None:
-                    # Not known to be committed: the agent keeps the message and sends it again on its next channel.
-                    self._outbox.fail(commit.exception() if not commit.cancelled() else None)
-                    return
+            self._progress.set()
+            if (failure := message.failure) is not None:
+                # Not known to be committed: the agent keeps the message and sends it again on its next channel.
+                self._outbox.fail(failure)
+                return
             if message.beat is not None and self._welcome is not None:
                 self._welcome.beaten(message.beat.result())
-            verdicts = message.verdicts.result() if message.verdicts is not None else ()
-            if message.verdicts is not None:
+            if message.reports:
                 crashpoint("report.settled")
             refused = [
                 Refusal(report.step_id, STEP_STATUS.to_proto(report.status), verdict.reason, str(verdict))
-                for report, verdict in zip(message.reports, verdicts, strict=True)
+                for report, verdict in zip(message.reports, message.verdicts, strict=True)
                 if verdict is not None
             ]
             if message.sequence or refused or message.refusals:
                 self._outbox.acknowledge(message.sequence, [*message.refusals, *refused])
 
-    async def _take_acks(self, message: agent_pb2.ConnectRequest) -> None:
+    async def _take_acks(self, acks: Sequence[agent_pb2.TaskAck]) -> None:
         """Take step runs back that the agent refuses, and let others have them. That it received one, RUNNING tells."""
-        for ack in convert.acks_of(message):
+        for ack in acks:
             lease_id = parse_id(ack.command_id)
             if lease_id is not None and ack.status == agent_pb2.ACK_STATUS_FAILED:
                 self._parts.channels.pass_over(self._agent_id, REFUSAL_SECONDS, self._parts.bell.ring)

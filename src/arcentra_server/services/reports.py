@@ -8,7 +8,7 @@ from uuid import UUID
 
 from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import step_runs
-from arcentra_server.db.batcher import Batcher
+from arcentra_server.db.batcher import Batcher, Waiter
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
@@ -30,6 +30,10 @@ class ReportService:
     def submit(self, reports: Sequence[StepReport]) -> asyncio.Future[list[Verdict]]:
         """Hand in the reports of one message; the future resolves with their verdicts once they are committed."""
         return self._batcher.submit(reports)
+
+    def hand_in(self, reports: Sequence[StepReport], waiter: Waiter[list[Verdict]]) -> None:
+        """Do the same for a waiter that is told as soon as they are committed."""
+        self._batcher.hand_in(reports, waiter)
 
     async def run(self) -> None:
         """Commit what is handed in until `close`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from uuid import UUID
 
 from arcentra_api.admin.v1 import admin_pb2
@@ -22,9 +23,16 @@ from arcentra_server.rpc.convert.enums import AGENT_STATUS, STEP_STATUS
 from arcentra_server.services.agents import AgentFacts
 from arcentra_server.services.runs import JobReport
 
-_REPORTABLE = frozenset(
-    {StepStatus.RUNNING, StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.TIMEOUT}
-)
+_REPORTABLE: Mapping[int, StepStatus] = {
+    STEP_STATUS.to_proto(status): status
+    for status in (
+        StepStatus.RUNNING,
+        StepStatus.SUCCESS,
+        StepStatus.FAILED,
+        StepStatus.CANCELLED,
+        StepStatus.TIMEOUT,
+    )
+}
 _REASONS = {reason.value: reason for reason in FailureReason}
 LARGEST_ERROR = 4_096
 LARGEST_LABELS = 200
@@ -49,8 +57,9 @@ def report_from(message: AnyReport, agent_id: UUID, metrics: Mapping[str, str] |
         ValidationError: the status is none that an agent reports.
         NotLeased: the id is not one.
     """
-    status = STEP_STATUS.from_proto(message.status, "status")
-    if status not in _REPORTABLE:
+    status = _REPORTABLE.get(message.status)
+    if status is None:
+        STEP_STATUS.from_proto(message.status, "status")
         raise ValidationError.at("status", "an agent reports RUNNING, SUCCESS, FAILED, CANCELLED or TIMEOUT")
     step_id = parse_id(message.step_run_id)
     if step_id is None:
@@ -128,35 +137,38 @@ def reports_from(message: agent_pb2.ConnectRequest, agent_id: UUID) -> tuple[lis
     reports, refusals = [], []
     for status in statuses:
         try:
-            reports.append(report_from(status, agent_id, dict(status.metrics) if status.metrics else None))
+            reports.append(report_from(status, agent_id, status.metrics))
         except ArcentraError as error:
             step_id = parse_id(status.step_run_id) or UUID(int=0)
             refusals.append(Refusal(step_id, status.status, error.reason, str(error)))
     return reports, refusals
 
 
-def acks_of(message: agent_pb2.ConnectRequest) -> Iterator[agent_pb2.TaskAck]:
-    """Yield the acknowledgements of one message."""
+def acks_of(message: agent_pb2.ConnectRequest) -> list[agent_pb2.TaskAck]:
+    """Return the acknowledgements of one message."""
+    acks = list(message.task_acks)
     if message.HasField("task_ack"):
-        yield message.task_ack
-    yield from message.task_acks
+        acks.insert(0, message.task_ack)
+    return acks
 
 
 def responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
     """Yield the messages of what goes out: one for a client that takes batches, one a step run for the others."""
     messages = _responses(outgoing, agent_id, batched=batched)
-    if outgoing.settings is not None:
-        first = next(messages, None) or agent_pb2.ConnectResponse(agent_id=agent_id)
-        first.settings.CopyFrom(settings_to(outgoing.settings))
-        yield first
-    yield from messages
+    if outgoing.settings is None:
+        return messages
+    first = next(messages, None) or agent_pb2.ConnectResponse(agent_id=agent_id)
+    first.settings.CopyFrom(settings_to(outgoing.settings))
+    return chain((first,), messages)
 
 
 def _responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
     first = True
     for chunk in _chunks(outgoing.dispatches, LARGEST_DISPATCH if batched else 1):
         response = agent_pb2.ConnectResponse(agent_id=agent_id, command_id=str(chunk[0].lease_id))
-        response.task_dispatch.step_runs.extend([complete(dispatch) for dispatch in chunk])
+        step_runs = response.task_dispatch.step_runs
+        for dispatch in chunk:
+            complete(dispatch, step_runs.add())
         if first and batched:
             _add_news(response, outgoing)
         first = False
@@ -198,7 +210,8 @@ def _add_news(response: agent_pb2.ConnectResponse, outgoing: Outgoing) -> None:
         )
     for step_id, reason in outgoing.cancels.items():
         response.task_cancels.add(step_run_id=str(step_id), reason=reason)
-    response.released_job_ids.extend(str(job_id) for job_id in outgoing.releases)
+    if outgoing.releases:
+        response.released_job_ids.extend(map(str, outgoing.releases))
     response.reconnect = outgoing.reconnect
 
 

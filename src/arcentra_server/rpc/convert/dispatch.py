@@ -87,9 +87,10 @@ class WireForm:
         return run.SerializeToString()
 
 
-def complete(dispatch: Dispatch) -> agent_pb2.StepRun:
-    """Return a leased step run as its agent gets it."""
-    run = agent_pb2.StepRun.FromString(dispatch.payload)
+def complete(dispatch: Dispatch, run: agent_pb2.StepRun | None = None) -> agent_pb2.StepRun:
+    """Return a leased step run as its agent gets it; in `run`, which is empty, if it has a place already."""
+    run = agent_pb2.StepRun() if run is None else run
+    run.MergeFromString(dispatch.payload)
     run.step_run_id = str(dispatch.step_run_id)
     run.command_id = str(dispatch.lease_id)
     run.lease_token = dispatch.lease_token

@@ -40,10 +40,12 @@ _log = structlog.get_logger()
 
 
 class _Malformed:
-    """Stands for a message that could not be parsed. grpc would answer it with UNKNOWN and the parser's words."""
+    """Stands for a request that could not be parsed. grpc would answer it with UNKNOWN and the parser's words."""
+
+    def __init__(self, error: ValidationError) -> None:
+        self.error = error
 
 
-_MALFORMED = _Malformed()
 _BEARER = "Bearer "
 
 
@@ -80,7 +82,9 @@ class Guard(aio.ServerInterceptor):
         }[inner.request_streaming, inner.response_streaming]
         behaviour = inner.unary_unary or inner.unary_stream or inner.stream_unary or inner.stream_stream
         handle = self._streaming(method, behaviour) if inner.response_streaming else self._answering(method, behaviour)
-        return make(handle, _tolerant(inner.request_deserializer), inner.response_serializer)
+        # The messages of a stream are parsed as the method reads them, within the guard; a single one before it.
+        parse = (_strict if inner.request_streaming else _tolerant)(inner.request_deserializer)
+        return make(handle, parse, inner.response_serializer)
 
     def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         seconds = LONG_CALLS.get(method, UNARY_SECONDS)
@@ -91,7 +95,7 @@ class Guard(aio.ServerInterceptor):
                 CALLER.set(who)
                 if hasattr(request, "__aiter__"):
                     async with self._stream_of(who):
-                        answer = await behaviour(_checked(request), context)
+                        answer = await behaviour(request, context)
                 else:
                     async with asyncio.timeout(seconds):
                         answer = await behaviour(_parsed(request), context)
@@ -186,7 +190,7 @@ class Guard(aio.ServerInterceptor):
 
 async def _write_all(behaviour: Callable[..., Any], request: Any, context: Context) -> None:
     """Run a method that answers with a stream, by yielding its messages or by writing them itself."""
-    answers = behaviour(_checked(request) if hasattr(request, "__aiter__") else _parsed(request), context)
+    answers = behaviour(_parsed(request), context)
     if hasattr(answers, "__aiter__"):
         async with aclosing(answers):
             async for message in answers:
@@ -195,22 +199,29 @@ async def _write_all(behaviour: Callable[..., Any], request: Any, context: Conte
         await answers
 
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+def _strict(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
     def parse(data: bytes) -> Any:
         try:
             return deserialize(data) if deserialize else data
         except Exception:  # noqa: BLE001 - the parser's error says nothing that a caller should see
-            return _MALFORMED
+            raise ValidationError.at("", "malformed request") from None
 
     return parse
 
 
-def _parsed(message: Any) -> Any:
-    if message is _MALFORMED:
-        raise ValidationError.at("", "malformed request")
-    return message
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    strict = _strict(deserialize)
+
+    def parse(data: bytes) -> Any:
+        try:
+            return strict(data)
+        except ValidationError as error:
+            return _Malformed(error)
+
+    return parse
 
 
-async def _checked(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for message in messages:
-        yield _parsed(message)
+def _parsed(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise request.error
+    return request
