@@ -56,11 +56,12 @@ async def list_all(tx: Tx) -> list[AgentRow]:
     return [_agent(row) for row in rows]
 
 
-async def labels_of_all(tx: Tx) -> list[AgentLabels]:
-    """Return the labels of every agent that has not left and is not disabled."""
+async def labels_of_all(tx: Tx, most: int | None = None) -> list[AgentLabels]:
+    """Return the labels of every agent that has not left and is not disabled, or of the first `most` of them."""
     rows = await tx.fetch(
         """SELECT name, claimed_labels, server_labels FROM agents WHERE deleted_at IS NULL AND NOT disabled
-            ORDER BY name, id"""
+            ORDER BY name, id LIMIT $1""",
+        most,
     )
     return [AgentLabels(row["name"], in_force(row["claimed_labels"], row["server_labels"])) for row in rows]
 

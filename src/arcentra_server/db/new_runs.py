@@ -20,6 +20,7 @@ from arcentra_server.domain.instantiate import NewJob, NewRun, NewStage, NewStep
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.domain.states import GateState, StepStatus
 
+FEW_EVENTS = 50  # so many are written by the statement that writes the rest: COPY is cheaper for more, but waited for
 # One statement for all rows of a run: their keys are checked when it ends.
 _INSERT = (
     """
@@ -63,7 +64,12 @@ _INSERT = (
           FROM unnest($38::uuid[], $39::uuid[], $40::text[], $41::int[], $42::text[], $43::int[], $44::bool[],
                       $45::bool[], $46::bigint[], $47::bytea[], $48::text[], $49::text[], $50::text[], $51::text[])
                AS c(id, job_run_id, name, step_index, status, selector_id, own_selector, continue_on_error, timeout_ms,
-                    dispatch, condition, kind, templates, secrets))
+                    dispatch, condition, kind, templates, secrets)),
+    events AS (
+        INSERT INTO events (resource, pipeline_id, run_id, job_run_id, step_run_id, status, total, actor, waiting)
+        SELECT c.resource, $2, $1, c.job_run_id, c.step_run_id, c.status, c.total, $6, c.waiting
+          FROM unnest($55::text[], $56::uuid[], $57::uuid[], $58::text[], $59::int[], $60::text[])
+               AS c(resource, job_run_id, step_run_id, status, total, waiting))
     INSERT INTO step_queue (run_id, pipeline_id, step_run_id, selector_id, priority, share)
     SELECT $1, $2, c.id, c.selector_id, c.priority, s.last + c.nth
       FROM (SELECT *, row_number() OVER (PARTITION BY selector_id, priority ORDER BY place) AS nth
@@ -121,6 +127,8 @@ async def _selector_ids(tx: Tx, digests: Sequence[bytes]) -> dict[bytes, int]:
 async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selectors: SelectorIds) -> set[UUID]:
     """Store a run; return those of its step runs that are queued.
 
+    The transaction must have written something before, see `events`.
+
     Args:
         tx: The transaction.
         run: The run.
@@ -137,6 +145,8 @@ async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selector
     needed = {job_id for job in run.jobs for job_id in job.needs}
     jobs = [_job_row(job, ids, plainly=plainly, needed=job.id in needed) for job in run.jobs]
     steps = [_step_row(step, ids, dispatches[step.id], queued=step.id in first) for _, step in run.steps()]
+    created = _events(run, first, plainly=plainly)
+    few = created if len(created) <= FEW_EVENTS else []
     try:
         await tx.execute(
             _INSERT,
@@ -148,10 +158,12 @@ async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selector
             *_columns(((job.id, need) for job in run.jobs for need in job.needs), 2),
             *_columns(steps),
             *_columns(((job.steps[0].id, ids[job.steps[0].selector], job.spec.priority) for job in starting), 3),
+            *_columns(((one.resource, one.job_id, one.step_id, one.status, one.total, one.waiting) for one in few), 6),
         )
     except asyncpg.UniqueViolationError as error:
         raise AlreadyExists("a run of this request exists already") from error
-    await events.append(tx, _events(run, first, plainly=plainly))
+    if not few:
+        await events.append(tx, created)
     return first
 
 

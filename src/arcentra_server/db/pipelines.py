@@ -9,15 +9,17 @@ from uuid import UUID
 import asyncpg
 
 from arcentra_server.db.engine import Row, Tx
+from arcentra_server.db.known_specs import KnownSpecs
 from arcentra_server.db.paging import Page
 from arcentra_server.domain.definition import PipelineSpec
 from arcentra_server.domain.definition_json import digest, from_json, to_json
 from arcentra_server.domain.errors import AlreadyExists
 from arcentra_server.domain.states import RunStatus
 
-_SELECT = """
-    SELECT p.id, p.namespace, p.name, p.description, p.enabled, p.spec_version, p.created_by, p.created_at,
-           p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status, s.document, s.digest
+_COLUMNS = """p.id, p.namespace, p.name, p.description, p.enabled, p.spec_version, p.created_by, p.created_at,
+    p.updated_at, p.total_runs, p.success_runs, p.failed_runs, p.last_status"""
+_SELECT = f"""
+    SELECT {_COLUMNS}, s.document, s.digest
       FROM pipelines p JOIN pipeline_specs s ON s.pipeline_id = p.id AND s.version = p.spec_version
 """
 _NAMED = "SELECT id FROM pipelines WHERE namespace = $1 AND name = $2 AND deleted_at IS NULL "
@@ -151,15 +153,22 @@ async def update(tx: Tx, pipeline_id: UUID, *, name: str, description: str, enab
         raise AlreadyExists(f"pipeline {name!r} already exists in its namespace") from error
 
 
-async def count_run(tx: Tx, pipeline_id: UUID) -> PipelineRow | None:
-    """Count a run that is being started; return the pipeline, locked, as its definition is now."""
-    # Before the look at the definition, for the reason that `get` has.
-    await tx.execute(
-        """UPDATE pipelines SET total_runs = total_runs + 1, last_status = 'PENDING'
-            WHERE id = $1 AND deleted_at IS NULL""",
+async def count_run(tx: Tx, pipeline_id: UUID, specs: KnownSpecs) -> PipelineRow | None:
+    """Count a run that is being started; return the pipeline, locked, as its definition is now.
+
+    `specs`: definitions that were read before.
+    """
+    # One that waited for the lock does not see the definition yet that came into force meanwhile: it has no digest then.
+    row = await tx.fetchrow(
+        f"""UPDATE pipelines p SET total_runs = total_runs + 1, last_status = 'PENDING'
+             WHERE id = $1 AND deleted_at IS NULL
+         RETURNING {_COLUMNS}, (SELECT s.digest FROM pipeline_specs s
+                                 WHERE s.pipeline_id = p.id AND s.version = p.spec_version) AS digest""",
         pipeline_id,
     )
-    return await get(tx, pipeline_id)
+    if row is None:
+        return None
+    return _with_spec(row, *await specs.get(tx, pipeline_id, row["spec_version"], row["digest"]))
 
 
 async def has_active_run(tx: Tx, pipeline_id: UUID) -> bool:
@@ -174,6 +183,10 @@ async def delete(tx: Tx, pipeline_id: UUID) -> None:
 
 
 def _pipeline(row: Row) -> PipelineRow:
+    return _with_spec(row, from_json(row["document"]), row["digest"])
+
+
+def _with_spec(row: Row, spec: PipelineSpec, digest: bytes) -> PipelineRow:
     return PipelineRow(
         id=row["id"],
         namespace=row["namespace"],
@@ -188,6 +201,6 @@ def _pipeline(row: Row) -> PipelineRow:
         success_runs=row["success_runs"],
         failed_runs=row["failed_runs"],
         last_status=RunStatus(row["last_status"]),
-        spec=from_json(row["document"]),
-        digest=row["digest"],
+        spec=spec,
+        digest=digest,
     )

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from arcentra_server.crashpoint import crashpoint
-from arcentra_server.db import agents, new_runs, pipelines, runs
+from arcentra_server.db import new_runs, pipelines, runs
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_run
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.known_fleet import KnownFleet
+from arcentra_server.db.known_specs import KnownSpecs
 from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.pipelines import PipelineRow
 from arcentra_server.domain.definition_checks import too_many_needs, total_steps
@@ -25,7 +27,6 @@ from arcentra_server.domain.errors import (
 )
 from arcentra_server.domain.execution import StageDue
 from arcentra_server.domain.field_checks import check_env
-from arcentra_server.domain.fleet import fleet_warnings
 from arcentra_server.domain.instantiate import NewRun, Trigger, instantiate
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.run_variables import check_given, undeclared_warnings
@@ -54,6 +55,8 @@ class RunStarter:
         self._store = store
         self._selectors = selectors
         self._job_timeout_ms = job_timeout_ms
+        self._specs = KnownSpecs()
+        self._fleet = KnownFleet()
 
     async def start(self, pipeline_id: UUID, trigger: Trigger) -> Started:
         """Start a run. The same `request_id` answers with the same run.
@@ -79,9 +82,8 @@ class RunStarter:
                 known = await runs.of_request(tx, pipeline_id, trigger.request_id)
                 if known is not None:
                     return Started(known, await runs.job_ids(tx, known))
-            fleet = await agents.labels_of_all(tx)
             # Locked from here on, for all other triggers of the pipeline.
-            pipeline = await _counted(tx, pipeline_id)
+            pipeline = await self._counted(tx, pipeline_id)
             may_change = trigger.may_change
             if unfit := check_given(trigger.variables, pipeline.spec, "variables", may_change=may_change):
                 raise ValidationError(unfit)
@@ -99,13 +101,21 @@ class RunStarter:
                 await load_run(tx, ledger, run.id)
                 ledger.due_stages[run.id, 0] = StageDue(run.id, 0)
             warnings = undeclared_warnings(trigger.variables, pipeline.spec)
-            warnings += fleet_warnings(pipeline.spec, fleet)
+            warnings += await self._fleet.warnings(tx, pipeline.spec)
             crashpoint("trigger.before_commit")
             return Started(run.id, [job.id for job in run.jobs], warnings, run.not_cloned)
 
         started = await self._store.change(decide, place=True)
         crashpoint("trigger.after_commit")
         return started
+
+    async def _counted(self, tx: Tx, pipeline_id: UUID) -> PipelineRow:
+        pipeline = await pipelines.count_run(tx, pipeline_id, self._specs)
+        if pipeline is None:
+            raise NotFound(f"pipeline {str(pipeline_id)!r} not found")
+        if not pipeline.enabled:
+            raise InvalidTransition("the pipeline is disabled: enable it to trigger it")
+        return pipeline
 
     def _build(self, pipeline: PipelineRow, trigger: Trigger) -> tuple[NewRun, dict[UUID, bytes]]:
         """Return a run to be stored, and the wire forms of its steps."""
@@ -120,12 +130,3 @@ class RunStarter:
             pipeline_name=pipeline.name,
         )
         return run, {step.id: self._store.form.encode(step) for _, step in run.steps()}
-
-
-async def _counted(tx: Tx, pipeline_id: UUID) -> PipelineRow:
-    pipeline = await pipelines.count_run(tx, pipeline_id)
-    if pipeline is None:
-        raise NotFound(f"pipeline {str(pipeline_id)!r} not found")
-    if not pipeline.enabled:
-        raise InvalidTransition("the pipeline is disabled: enable it to trigger it")
-    return pipeline

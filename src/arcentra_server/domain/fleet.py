@@ -41,6 +41,11 @@ def fleet_warnings(spec: PipelineSpec, agents: Sequence[AgentLabels]) -> list[Fa
     return list(dict.fromkeys(warnings))
 
 
+def asks_for_labels(spec: PipelineSpec) -> bool:
+    """Answer whether a definition has a selector with conditions: whether it matters which labels agents have."""
+    return next(_selectors(spec), None) is not None
+
+
 def unserved(selector: Selector, agents: Sequence[AgentLabels]) -> str | None:
     """Return what the nearest of some agents lacks, None when one can serve."""
     best: tuple[int, str] | None = None

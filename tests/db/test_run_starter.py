@@ -1,0 +1,176 @@
+"""What the start of a run knows without looking: definitions that were read before, and the agents of a second ago."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from arcentra_server.db import new_runs, pipelines
+from arcentra_server.db.known_fleet import KNOWN_SECONDS, KnownFleet
+from arcentra_server.db.known_specs import KnownSpecs
+from arcentra_server.domain.definition import PipelineSpec
+from arcentra_server.domain.fleet import NO_AGENT
+from arcentra_server.services.pipelines import PipelineChange
+from tests.support.shapes import shape
+from tests.support.world import World
+from tests.support.written import spec_of
+
+
+@pytest.fixture
+async def world(dsn: str) -> AsyncIterator[World]:
+    async with World(dsn) as world:
+        yield world
+
+
+async def spec_in_force(world: World, pipeline_id: UUID, specs: KnownSpecs) -> tuple[int, PipelineSpec]:
+    async with world.database.transaction() as tx:
+        row = await pipelines.count_run(tx, pipeline_id, specs)
+    assert row is not None
+    return row.spec_version, row.spec
+
+
+async def emptied(world: World, pipeline_id: UUID, digest: bytes | None = None) -> None:
+    """Write another document where a definition is, so that it is seen whether it is read."""
+    await world.sql(
+        """UPDATE pipeline_specs SET document = '{"stages": []}', digest = coalesce($2, digest)
+            WHERE pipeline_id = $1""",
+        pipeline_id,
+        digest,
+    )
+
+
+async def test_version_that_was_read_is_not_read_again(world: World) -> None:
+    specs, pipeline = KnownSpecs(), await world.pipeline(shape(". ."))
+    assert await spec_in_force(world, pipeline, specs) == (1, shape(". ."))
+    await emptied(world, pipeline)
+    assert await spec_in_force(world, pipeline, specs) == (1, shape(". ."))
+    await world.server.pipelines.update(pipeline, PipelineChange(stages=shape(".").stages), "ann")
+    assert await spec_in_force(world, pipeline, specs) == (2, replace(shape(". ."), stages=shape(".").stages))
+
+
+async def test_version_of_another_digest_is_read(world: World) -> None:
+    specs, pipeline = KnownSpecs(), await world.pipeline(shape(". ."))
+    await spec_in_force(world, pipeline, specs)
+    await emptied(world, pipeline, b"another")
+    assert (await spec_in_force(world, pipeline, specs))[1].stages == ()
+
+
+async def test_definition_that_was_not_used_for_long_is_forgotten(world: World) -> None:
+    known = [await world.pipeline(shape(".")) for _ in range(3)]
+    sizes = [len(row["text"]) for row in await world.sql("SELECT document::text AS text FROM pipeline_specs")]
+    specs = KnownSpecs(most_characters=2 * max(sizes))
+    for pipeline in (known[0], known[1], known[0], known[2]):
+        await spec_in_force(world, pipeline, specs)
+    for pipeline in known:
+        await emptied(world, pipeline)
+    assert (await spec_in_force(world, known[0], specs))[1] == shape(".")
+    assert (await spec_in_force(world, known[2], specs))[1] == shape(".")
+    assert (await spec_in_force(world, known[1], specs))[1].stages == ()
+
+
+async def test_definition_that_is_larger_than_all_that_is_kept(world: World) -> None:
+    specs, pipeline = KnownSpecs(most_characters=1), await world.pipeline(shape("."))
+    assert (await spec_in_force(world, pipeline, specs))[1] == shape(".")
+    await emptied(world, pipeline)
+    assert (await spec_in_force(world, pipeline, specs))[1].stages == ()
+
+
+async def test_run_has_the_definition_that_came_into_force_while_it_waited(world: World) -> None:
+    specs, pipeline = KnownSpecs(), await world.pipeline(shape("."))
+    await spec_in_force(world, pipeline, specs)
+    locked = asyncio.Event()
+
+    async def change() -> None:
+        async with world.database.transaction() as tx:
+            row = await pipelines.get(tx, pipeline, lock=True)
+            assert row is not None
+            await pipelines.insert_spec(tx, pipeline, 2, shape(". ."), "ann")
+            await pipelines.update(tx, pipeline, name=row.name, description="", enabled=True, spec_version=2)
+            locked.set()
+            while not await tx.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                pass  # the other one is on its way to the lock
+
+    async def start() -> tuple[int, PipelineSpec]:
+        await locked.wait()
+        return await spec_in_force(world, pipeline, specs)
+
+    _, found = await asyncio.gather(change(), start())
+    assert found == (2, shape(". ."))
+    assert await spec_in_force(world, pipeline, specs) == (2, shape(". ."))
+
+
+LINUX = """
+    jobs:
+      - name: a
+        agent_selector: {match_labels: {os: linux}}
+        steps: [{name: a1, uses: shell, args: {script: a}}]
+"""
+
+
+@pytest.mark.parametrize("spec", [shape("."), spec_of(LINUX)], ids=["no labels", "labels"])
+async def test_agents_that_come_and_go_are_seen(world: World, spec: PipelineSpec) -> None:
+    now = [0.0]
+    fleet = KnownFleet(lambda: now[0])
+
+    async def messages() -> list[str]:
+        async with world.database.transaction() as tx:
+            return [fault.message for fault in await fleet.warnings(tx, spec)]
+
+    assert NO_AGENT in (await messages())[0]
+    agent_id = await world.agent("x", os="linux")
+    assert await messages() == []
+    await world.sql("UPDATE agents SET disabled = true WHERE id = $1", agent_id)
+    now[0] += KNOWN_SECONDS / 2
+    assert await messages() == []
+    now[0] += KNOWN_SECONDS / 2
+    assert NO_AGENT in (await messages())[0]
+
+
+async def test_labels_count_for_who_asks_for_them_only(world: World) -> None:
+    fleet = KnownFleet(lambda: 0.0)
+    await world.agent("a", os="windows")
+    await world.agent("b", os="linux")
+    async with world.database.transaction() as tx:
+        assert await fleet.warnings(tx, shape(".")) == []
+        assert await fleet.warnings(tx, spec_of(LINUX)) == []
+        await tx.execute("UPDATE agents SET disabled = true WHERE name = 'b'")
+        now_alone = KnownFleet(lambda: 0.0)
+        assert await now_alone.warnings(tx, shape(".")) == []
+        assert len(await now_alone.warnings(tx, spec_of(LINUX))) == 1
+
+
+async def told_of_start(world: World, pipeline_id: UUID) -> list[dict[str, object]]:
+    """Return the events of the start of a run in their order, with names instead of ids."""
+    run = await world.trigger(pipeline_id)
+    rows = await world.sql(
+        """SELECT e.resource, e.status, e.previous_status, e.total, e.completed, e.failed, e.running, e.current, e.message,
+                  e.actor, e.waiting, e.agent_id, e.pipeline_id = $2 AS of_pipeline, j.name AS job, s.name AS step
+             FROM events e LEFT JOIN job_runs j ON j.id = e.job_run_id LEFT JOIN step_runs s ON s.id = e.step_run_id
+            WHERE e.run_id = $1 ORDER BY e.id""",
+        run.id,
+        pipeline_id,
+    )
+    return [dict(row) for row in rows]
+
+
+async def test_few_events_and_many_are_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = await world.pipeline(".. ?.[needs=a] | *")
+    few = await told_of_start(world, pipeline)
+    monkeypatch.setattr(new_runs, "FEW_EVENTS", len(few) - 1)
+    assert await told_of_start(world, pipeline) == few
+    assert [(event["resource"], event["job"], event["step"], event["waiting"]) for event in few] == [
+        ("run", None, None, ""),
+        ("job", "a", None, "queue"),
+        ("step", "a", "a1", "agent"),
+        ("step", "a", "a2", "previous_step"),
+        ("job", "b", None, "needs"),
+        ("step", "b", "b1", "needs"),
+        ("step", "b", "b2", "needs"),
+        ("job", "c", None, "stage"),
+        ("step", "c", "c1", "stage"),
+    ]
+    assert {event["actor"] for event in few} == {"tester"}
