@@ -79,9 +79,11 @@ class Builds:
         """Milliseconds from asking for one build until its step has started; it has ended when this is answered."""
         begin = time.perf_counter()
         await self.ask()
-        await self._started.get()
+        step = await self._started.get()
         waited = (time.perf_counter() - begin) * 1000
-        await self._end()
+        build = await self._end()
+        if step["buildid"] != build["buildid"]:
+            raise RuntimeError(f"build {build['buildid']} was asked for, and a step of {step['buildid']} started")
         return waited
 
     async def time_many(self, builds: int) -> float:
@@ -93,10 +95,11 @@ class Builds:
             await self._end()
         return time.perf_counter() - begin
 
-    async def _end(self) -> None:
+    async def _end(self) -> Any:
         build = await self._finished.get()
         if build["results"] != SUCCESS:
             raise RuntimeError(f"build {build['buildid']} ended with {build['results']}")
+        return build
 
 
 async def measure(master: Any, builds: int, starts: int) -> None:

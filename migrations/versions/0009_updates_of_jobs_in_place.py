@@ -12,14 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # What waits of jobs that have started is found by the queue, where the release before leaves it out: a job whose next
-    # step that one queues is found by its agent, or when the step starts.
-    op.add_column("step_queue", sa.Column("job_started", sa.Boolean(), server_default=sa.text("false"), nullable=False))
-    op.execute(
-        "UPDATE step_queue q SET job_started = true FROM step_runs s JOIN job_runs j ON j.id = s.job_run_id"
-        " WHERE s.id = q.step_run_id AND j.status = 'RUNNING'"
-    )
-    op.create_index("ix_step_queue_started", "step_queue", ["step_run_id"], postgresql_where=sa.text("job_started"))
+    # Of job runs alone: a change of a server that is still there holds these and then wants the queue.
     op.drop_index("ix_job_runs_deadline", "job_runs")
     # Counts for what is stored from here on; nothing is rewritten.
     op.execute("ALTER TABLE job_runs SET (fillfactor = 50)")
@@ -33,5 +26,3 @@ def downgrade() -> None:
         ["id"],
         postgresql_where=sa.text("status = 'RUNNING' AND closing = '' AND timeout_ms IS NOT NULL"),
     )
-    op.drop_index("ix_step_queue_started", "step_queue")
-    op.drop_column("step_queue", "job_started")

@@ -102,13 +102,13 @@ class Explained:
 
 
 class ExplainedDatabase(Database):
-    """A database whose transactions keep the plans of their statements; `plans` is of all of them."""
+    """A database whose connections keep the plans of their statements; `plans` is of all of them."""
 
     plans: ClassVar[dict[str, Any]] = {}
 
     @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Tx]:
-        async with super().transaction(snapshot=snapshot) as tx:
+    async def statements(self) -> AsyncIterator[Tx]:
+        async with super().statements() as tx:
             yield Explained(tx, self.plans)  # type: ignore[misc]
 
 

@@ -1,5 +1,6 @@
 """Runs of the previous release: unfinished when the schema is upgraded, or stored by it after that, they end as they should."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -145,6 +146,36 @@ async def test_upgrade_that_broke_off_before_its_end_is_repeated(postgres: Embed
             await migrate.upgrade(dsn)
             assert await raw.fetchval("SELECT to_regclass('ix_pipeline_runs_deadline') IS NOT NULL")
         assert await migrate.current(dsn) == migrate.head()
+
+
+async def test_upgrade_waits_for_a_change_that_is_under_way_and_hinders_it_nowhere(postgres: EmbeddedPostgres) -> None:
+    async with _older_database(postgres) as dsn:
+        engine = migrate.async_engine(dsn)
+        async with engine.connect() as connection:
+            await connection.run_sync(_upgrade, "0008")
+            await connection.commit()
+        await engine.dispose()
+        async with connected(dsn) as server, connected(dsn) as observer, asyncio.TaskGroup() as group:
+            async with server.transaction():
+                # As any change does: it reads the jobs first, and writes the queue later.
+                await server.execute("SELECT FROM job_runs")
+                upgrading = group.create_task(migrate.upgrade(dsn))
+                while not await observer.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    assert not upgrading.done()
+                    await asyncio.sleep(0.01)
+                await server.execute("UPDATE step_queue SET held = false")
+            assert await upgrading == ["0009", "0010"]
+
+
+async def test_job_that_runs_at_the_upgrade_keeps_its_time_limit(postgres: EmbeddedPostgres) -> None:
+    async with _older_database(postgres) as dsn:
+        async with connected(dsn) as connection:
+            pipeline_id = await _pipeline(connection)
+            await _store(connection, pipeline_id, "a")
+            await connection.execute("UPDATE job_runs SET status = 'RUNNING', started_at = now(), timeout_ms = 60_000")
+        await migrate.upgrade(dsn)
+        async with connected(dsn) as connection:
+            assert await connection.fetchval("SELECT job_started FROM step_queue")
 
 
 async def test_failure_that_the_previous_release_takes_after_the_upgrade_counts(dsn: str) -> None:

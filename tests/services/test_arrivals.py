@@ -14,9 +14,11 @@ from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.domain.states import StepStatus
 from arcentra_server.services.agents import AgentFacts
+from tests.support.processes import until
 from tests.support.world import World, step_name
 
 AGENTS = 40
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
 class CountedDatabase(Database):
@@ -45,6 +47,15 @@ async def _leased(world: World, name: str) -> tuple[UUID, Dispatch]:
     await world.start(".. | .")
     await world.server.schedule()
     return agent, world.take_one(agent)
+
+
+@asynccontextmanager
+async def _run_held(world: World, dispatch: Dispatch) -> AsyncIterator[None]:
+    """Let another writer hold the run of a step."""
+    query = "SELECT FROM pipeline_runs WHERE id = (SELECT run_id FROM step_runs WHERE id = $1) FOR NO KEY UPDATE"
+    async with world.database.transaction() as tx:
+        await tx.execute(query, dispatch.step_run_id)
+        yield
 
 
 async def test_agents_that_come_together_are_each_told_what_they_missed(world: World) -> None:
@@ -86,9 +97,54 @@ async def test_step_that_one_of_two_messages_of_an_agent_loses_is_to_be_killed_f
         catch_up(agent, [leased.step_run_id], [], names_steps=True),
         catch_up(agent, [], [], names_steps=True),
     )
-    assert [command.step_run_id for command in named.cancels] == [leased.step_run_id]
-    assert unnamed.cancels == []
+    assert (named.cancels, unnamed.cancels) == ([], []), "it is told on the channel that it has when the step is lost"
+    assert [command.step_run_id for command in world.server.links.cancels] == [leased.step_run_id]
     assert (await world.server.steps.get(leased.step_run_id)).status is StepStatus.FAILED
+
+
+async def test_message_whose_channel_has_gone_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent got the step again through another server, after this channel broke and before its message was read."""
+    monkeypatch.setattr("arcentra_server.services.arrivals.ARRIVAL_PAUSE", 0.5)  # in which the step starts
+    (other, _), (agent, leased) = await _leased(world, "a"), await _leased(world, "b")
+    catch_up = world.server.arrivals.catch_up
+    await catch_up(other, [], [], names_steps=True)
+    async with asyncio.TaskGroup() as group:
+        stale = group.create_task(catch_up(agent, [], [], names_steps=True))
+        await asyncio.sleep(0)
+        stale.cancel()
+    assert await world.report(leased, StepStatus.RUNNING) is None
+    await catch_up(other, [], [], names_steps=True)
+    assert (await world.server.steps.get(leased.step_run_id)).status is StepStatus.RUNNING
+
+
+async def test_message_whose_channel_goes_while_it_waits_for_a_run_loses_nothing(world: World) -> None:
+    (other, _), (agent, leased) = await _leased(world, "a"), await _leased(world, "b")
+    assert await world.report(leased, StepStatus.RUNNING) is None
+    catch_up = world.server.arrivals.catch_up
+    async with _run_held(world, leased), asyncio.TaskGroup() as group:
+        stale = group.create_task(catch_up(agent, [], [], names_steps=True))
+        await until(lambda: world.value(_WAITING))
+        stale.cancel()
+    await catch_up(other, [], [], names_steps=True)
+    assert (await world.server.steps.get(leased.step_run_id)).status is StepStatus.RUNNING
+
+
+async def test_run_that_is_held_keeps_only_those_out_that_lost_a_step_of_it(world: World) -> None:
+    (other, unstarted), (agent, leased) = await _leased(world, "a"), await _leased(world, "b")
+    restarted, gone = await _leased(world, "c")
+    for dispatch in (leased, gone):
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    catch_up = world.server.arrivals.catch_up
+    async with asyncio.TaskGroup() as group, _run_held(world, leased):
+        waits = group.create_task(catch_up(agent, [], [], names_steps=True))
+        await until(lambda: world.value(_WAITING))
+        news = await catch_up(other, [], [], names_steps=True)
+        await catch_up(restarted, [], [], names_steps=True)
+        assert not waits.done()
+    assert news.dispatches == [unstarted]
+    assert waits.result().cancels == []
+    states = [(await world.server.steps.get(one.step_run_id)).status for one in (leased, gone)]
+    assert states == [StepStatus.FAILED, StepStatus.FAILED]
 
 
 async def test_agents_that_come_together_are_admitted_each_for_itself(world: World) -> None:

@@ -9,6 +9,7 @@ from arcentra_server.domain.execution import StepState
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import RunStatus, StepStatus
 from arcentra_server.services import watchdog
+from tests.support.shapes import shape
 from tests.support.world import Run, World
 
 BREACHES = {
@@ -52,6 +53,23 @@ async def test_what_is_broken_is_put_right_once(world: World, rule: str) -> None
     assert len(await _told(world)) == 1
     assert await servers[1].watchdog.run_once() == 0
     await world.check()
+
+
+async def test_job_whose_time_the_previous_release_does_not_watch_times_out(world: World) -> None:
+    agent = await world.agent("x")
+    run = await world.start(shape(".*", timeouts={"a": 60_000}))
+    await world.server.schedule()
+    dispatch = await world.begin(agent)
+    await world.sql("UPDATE agents SET disabled = true")
+    await world.end(dispatch)
+    await world.sql("UPDATE step_queue SET job_started = false")  # that release does not know the column
+    await world.sql("UPDATE job_runs SET started_at = started_at - interval '66 s'")
+    await world.server.reaper.run_once()
+    assert await run.states() == "SQ"
+    assert await world.server.watchdog.run_once() == 1
+    assert world.server.repairs == {"untimed_queue_row": 1}
+    await world.server.reaper.run_once()
+    assert (await run.states(), await run.status()) == ("ST", RunStatus.FAILED)
 
 
 async def test_step_that_no_agent_holds_has_failed(world: World) -> None:

@@ -46,6 +46,13 @@ class DyingDatabase(Database):
             self._fuse.step()
         self._fuse.step()
 
+    @asynccontextmanager
+    async def statements(self) -> AsyncIterator[Tx]:
+        self._fuse.step()
+        async with self._real.statements() as tx:
+            yield tx
+        self._fuse.step()
+
 
 def dying_start(start: StartRun, fuse: Fuse) -> StartRun:
     """Start runs in a process that dies before or after it."""

@@ -1,8 +1,8 @@
 """Natural batching: everything that arrives while one commit runs shares the next.
 
-No timers: idle traffic pays no delay, busy traffic shares the commit. The exception are items that are in no hurry: after
-a commit they may wait a while for others. Items are committed in the order in which they came. When a batch fails its items are
-committed one by one, so that one poisoned item never takes others down.
+No timers: idle traffic pays no delay, busy traffic shares the commit. The exception are items that are in no hurry:
+after a commit they may wait a while for others. Items are committed in the order in which they came. When a batch fails
+its items are committed one by one, so that one poisoned item never takes others down.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Generic, Protocol, TypeVar
 
 from arcentra_server.domain.errors import Unavailable
 
-# Seconds after a commit that agents which come wait for others, in each of the steps in which they are let in: a server
-# that was away, or stops, has thousands of them at its door or at another's.
+# Seconds after a commit that agents which come wait for others, in each of the steps in which they are let in but the
+# look-up of their credential: a server that was away, or stops, has thousands of them at its door or at another's. That
+# look-up is made for people too, who are not to wait as long: it has `LOOKUP_PAUSE`, in services/auth.py.
 ARRIVAL_PAUSE = 0.05
 
 Item = TypeVar("Item")

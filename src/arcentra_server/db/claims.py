@@ -68,7 +68,7 @@ _HELD = """
            extract(epoch FROM clock_timestamp() - l.created_at)::float8 AS age
       FROM leases l JOIN step_runs s ON s.id = l.step_run_id WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL
 """
-# Each in the order of an index, which holds nothing else: an empty queue is known at once, whatever is held in it.
+# Each in the order of an index: an empty queue is known at once, however much is held of what is bound to no agent.
 _WAITS = """
     SELECT EXISTS (SELECT FROM (SELECT ready_at FROM step_queue WHERE agent_id IS NULL AND NOT held
                                  ORDER BY priority DESC, share, run_id, step_run_id) free

@@ -94,8 +94,8 @@ async def overdue_steps(tx: Tx, grace_seconds: float, passed_over: Passed, limit
 async def overdue_jobs(tx: Tx, passed_over: Iterable[tuple[UUID, UUID]], limit: int) -> list[tuple[UUID, UUID]]:
     """Return (run, job run) of jobs that are past their timeout and of which something runs or waits; not locked.
 
-    Whatever has started has a step that is leased, or in the queue. A job that waits at its gate has done its work; one
-    that was asked to end is being ended.
+    Whatever has started has a step that is leased, or in the queue with a mark (the watchdog marks what the previous
+    release queues). A job that waits at its gate has done its work; one that was asked to end is being ended.
     """
     rows = await tx.fetch(
         """WITH going AS (

@@ -19,7 +19,7 @@ from arcentra_server.domain.execution import StageState
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import RunStatus, StepStatus
 
-STEPS = """
+_STEPS = """
     UPDATE step_runs s
        SET status = c.status, agent_id = c.agent_id, cancel_cause = c.cancel_cause, cancel_reason = c.cancel_reason,
            cancel_requested_at = CASE WHEN c.cancel_cause IS NOT NULL THEN coalesce(s.cancel_requested_at, clock_timestamp()) END,
@@ -34,7 +34,7 @@ STEPS = """
                 metrics, log_size, started, finished, outputs)
      WHERE s.id = c.id AND s.status = c.expected
 """
-JOBS = """
+_JOBS = """
     UPDATE job_runs j
        SET status = c.status, outcome = c.outcome, completed_steps = c.completed, failed_steps = c.failed,
            running_steps = c.running, current_step = c.current, agent_id = c.agent_id, error_message = c.message,
@@ -152,7 +152,7 @@ async def _write_steps(tx: Tx, ledger: Ledger) -> None:
                 json.dumps(dict(step.outputs)) if step.outputs else None,
             )
         )
-    if rows and await tx.execute(STEPS, *_columns(rows)) != f"UPDATE {len(rows)}":
+    if rows and await tx.execute(_STEPS, *_columns(rows)) != f"UPDATE {len(rows)}":
         raise WriteConflict("a step run was changed at the same time")
 
 
@@ -210,7 +210,7 @@ async def _write_parents(tx: Tx, ledger: Ledger) -> None:
         for job in (ledger.jobs[job_id] for job_id in ledger.jobs_before)
     ]
     if jobs:
-        await tx.execute(JOBS, *_columns(jobs))
+        await tx.execute(_JOBS, *_columns(jobs))
     if ledger.changed_stages:
         await tx.execute(_STAGES, *_columns(_stage_row(ledger.stages[key]) for key in ledger.changed_stages))
     runs = [ledger.runs[run_id] for run_id in ledger.runs_before]

@@ -38,6 +38,10 @@ _STRAY_QUEUE = """
             OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL))
      ORDER BY q.step_run_id LIMIT $2
 """
+_UNTIMED = """
+    SELECT q.step_run_id AS id FROM step_queue q JOIN step_runs s ON s.id = q.step_run_id JOIN job_runs j ON j.id = s.job_run_id
+     WHERE NOT q.job_started AND j.status = 'RUNNING' AND s.id <> ALL($1::uuid[]) ORDER BY q.step_run_id LIMIT $2
+"""
 _STRAY_LEASES = """
     SELECT l.step_run_id AS id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
      WHERE l.ended_at IS NULL AND s.status NOT IN ('QUEUED', 'RUNNING') AND s.id <> ALL($1::uuid[])
@@ -85,6 +89,11 @@ async def stray_queue_rows(tx: Tx, passed_over: Passed, limit: int) -> list[UUID
     return [row["id"] for row in await tx.fetch(_STRAY_QUEUE, list(passed_over), limit)]
 
 
+async def untimed_queue_rows(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
+    """Return steps in the queue whose job has started, which their rows do not say: its timeout would not be seen."""
+    return [row["id"] for row in await tx.fetch(_UNTIMED, list(passed_over), limit)]
+
+
 async def stray_leases(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
     """Return steps that have ended, or not begun, and whose lease takes a slot."""
     return [row["id"] for row in await tx.fetch(_STRAY_LEASES, list(passed_over), limit)]
@@ -128,6 +137,17 @@ async def take_from_queue(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
             WHERE q.step_run_id = ANY($1) AND s.id = q.step_run_id
               AND (s.status <> 'QUEUED'
                    OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL))
+        RETURNING q.step_run_id AS id""",
+        step_ids,
+    )
+    return [row["id"] for row in rows]
+
+
+async def let_time_go_on(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
+    """Note of steps in the queue that their jobs have started; return which. Their runs are locked."""
+    rows = await tx.fetch(
+        """UPDATE step_queue q SET job_started = true FROM step_runs s JOIN job_runs j ON j.id = s.job_run_id
+            WHERE q.step_run_id = ANY($1) AND s.id = q.step_run_id AND j.status = 'RUNNING' AND NOT q.job_started
         RETURNING q.step_run_id AS id""",
         step_ids,
     )

@@ -81,7 +81,7 @@ class Hints:
         self._raised.clear()
         kinds, self._pending = ",".join(self._pending), {}
         self._sent_at = self._clock()
-        async with self._database.transaction() as tx:
+        async with self._database.statements() as tx:
             await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, f"{self._me} {kinds}")
 
     async def listen(self) -> None:

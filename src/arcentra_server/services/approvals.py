@@ -93,7 +93,7 @@ class ApprovalService:
         Raises:
             ExceptionGroup: of gates that could not be decided; the others were.
         """
-        async with self._store.database.transaction() as tx:
+        async with self._store.database.statements() as tx:
             due = await deadlines.expired_approvals(tx, self._bad.all_passed_over(), MOST_EXPIRED)
         errors: list[Exception] = []
         for gate_id in due:

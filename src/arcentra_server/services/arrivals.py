@@ -1,4 +1,9 @@
-"""Agents that come back: what each has missed. Those that come together, as after a restart, are told together."""
+"""Agents that come back: what each has missed. Those that come together, as after a restart, are told together.
+
+Together they are only read, which waits for nobody. An agent that lost steps has them ended in a change of its own, in
+the task of its channel: it may have to wait for a run, which keeps nobody else out. What was said on a channel that has
+gone loses nothing: the agent may have got the step since, through another server.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from arcentra_server.db import claims
@@ -18,7 +24,7 @@ from arcentra_server.domain.execution import CancelCommand, Dispatch
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import StepStatus
 
-LARGEST_BATCH = 500  # agents that catch up in one change: the runs of what they lost are locked together
+LARGEST_BATCH = 500  # agents of which what they missed is read together
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +47,15 @@ class _Arrival:
     opened_at: float
 
 
+_Held = dict[UUID, dict[UUID, Row]]  # what is leased to each agent, by step run; see `claims.held`
+
+
 class ArrivalService:
     """See the module. `run` must be running for `catch_up` to resolve."""
 
     def __init__(self, store: ExecutionStore) -> None:
         self._store = store
-        self._batcher: Batcher[_Arrival, CatchUp] = Batcher(self._catch_up, largest=LARGEST_BATCH)
+        self._batcher: Batcher[_Arrival, CatchUp | None] = Batcher(self._look, largest=LARGEST_BATCH)
 
     async def catch_up(
         self,
@@ -66,10 +75,17 @@ class ArrivalService:
             names_steps: Whether `running` is complete; a started step that it leaves out is then lost.
             opened_at: When its channel was opened, in the time of the event loop; None for just now. What was leased
                 since, and started through another server, could not be in `running`.
+
+        When it is cancelled nothing is lost, but for a commit that was under way.
+
+        Raises:
+            WriteConflict: a run of which it lost a step is held by another writer, again and again.
+            Unavailable: the database is away.
         """
         opened_at = asyncio.get_running_loop().time() if opened_at is None else opened_at
         arrival = _Arrival(agent_id, set(running), kept_jobs, names_steps, opened_at)
-        return await self._batcher.submit(arrival, pause=ARRIVAL_PAUSE)
+        news = await self._batcher.submit(arrival, pause=ARRIVAL_PAUSE)
+        return await self._store.change(partial(self._lose, arrival)) if news is None else news
 
     async def released(self, agent_id: UUID, kept_jobs: Sequence[UUID]) -> list[UUID]:
         """Return those of the job runs whose workspace an agent has that need it no more."""
@@ -83,34 +99,47 @@ class ArrivalService:
     def close(self) -> None:
         self._batcher.close()
 
-    async def _catch_up(self, arrivals: Sequence[_Arrival]) -> list[CatchUp]:
-        agent_ids = list({arrival.agent_id for arrival in arrivals})
-        kept = {(arrival.agent_id, job_id) for arrival in arrivals for job_id in arrival.kept_jobs}
-
-        async def decide(tx: Tx, ledger: Ledger) -> list[CatchUp]:
+    async def _look(self, arrivals: Sequence[_Arrival]) -> list[CatchUp | None]:
+        """Return what each has missed; None for one that lost something, which is left to a change of its own."""
+        async with self._store.database.transaction(snapshot=True) as tx:
+            held = await _held(tx, arrivals)
             now = asyncio.get_running_loop().time()
-            held: defaultdict[UUID, dict[UUID, Row]] = defaultdict(dict)
-            for row in await claims.held(tx, agent_ids):
-                held[row["agent_id"]][row["step_run_id"]] = row
-            lost = [step for arrival in arrivals for step in _lost(arrival, held[arrival.agent_id], now)]
-            if lost:
-                await load_steps(tx, ledger, lost)
-                for step_id in lost:
-                    ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
-            again: defaultdict[UUID, list[Dispatch]] = defaultdict(list)
-            for dispatch in await self._store.dispatches(tx, await claims.unacknowledged(tx, agent_ids)):
-                again[dispatch.agent_id].append(dispatch)
-            gone, finished = set(lost), set(await claims.finished_jobs(tx, list(kept)))
-            return [
-                CatchUp(
-                    again[arrival.agent_id],
-                    _cancels(arrival, held[arrival.agent_id], gone),
-                    [job_id for job_id in arrival.kept_jobs if (arrival.agent_id, job_id) in finished],
-                )
-                for arrival in arrivals
-            ]
+            losers = {id(arrival) for arrival in arrivals if _lost(arrival, held[arrival.agent_id], now)}
+            news = await self._news(tx, arrivals, held)
+        # A step whose secret is gone is failed by the scheduler's next pass: here all would wait for its run.
+        return [None if id(arrival) in losers else one for arrival, one in zip(arrivals, news, strict=True)]
 
-        return await self._store.change(decide)
+    async def _lose(self, arrival: _Arrival, tx: Tx, ledger: Ledger) -> CatchUp:
+        held = await _held(tx, [arrival])
+        if lost := _lost(arrival, held[arrival.agent_id], asyncio.get_running_loop().time()):
+            await load_steps(tx, ledger, lost)
+            for step_id in lost:
+                ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
+                del held[arrival.agent_id][step_id]
+        [news] = await self._news(tx, [arrival], held)
+        return news
+
+    async def _news(self, tx: Tx, arrivals: Sequence[_Arrival], held: _Held) -> list[CatchUp]:
+        kept = {(arrival.agent_id, job_id) for arrival in arrivals for job_id in arrival.kept_jobs}
+        again: defaultdict[UUID, list[Dispatch]] = defaultdict(list)
+        for dispatch in await self._store.dispatches(tx, await claims.unacknowledged(tx, list(held))):
+            again[dispatch.agent_id].append(dispatch)
+        finished = set(await claims.finished_jobs(tx, list(kept)))
+        return [
+            CatchUp(
+                again[arrival.agent_id],
+                _cancels(arrival, held[arrival.agent_id]),
+                [job_id for job_id in arrival.kept_jobs if (arrival.agent_id, job_id) in finished],
+            )
+            for arrival in arrivals
+        ]
+
+
+async def _held(tx: Tx, arrivals: Sequence[_Arrival]) -> _Held:
+    held: _Held = {arrival.agent_id: {} for arrival in arrivals}
+    for row in await claims.held(tx, list(held)):
+        held[row["agent_id"]][row["step_run_id"]] = row
+    return held
 
 
 def _lost(arrival: _Arrival, held: Mapping[UUID, Row], now: float) -> list[UUID]:
@@ -122,17 +151,14 @@ def _lost(arrival: _Arrival, held: Mapping[UUID, Row], now: float) -> list[UUID]
     return [step for step in started if step not in arrival.running]
 
 
-def _cancels(arrival: _Arrival, held: Mapping[UUID, Row], lost: AbstractSet[UUID]) -> list[CancelCommand]:
+def _cancels(arrival: _Arrival, held: Mapping[UUID, Row]) -> list[CancelCommand]:
     """Return what an agent is to end: what it runs without a lease, and what somebody asked for."""
     stop = [
-        CancelCommand(arrival.agent_id, step_id, "lease lost")
-        for step_id in arrival.running
-        # Its own message may be older than another of the same agent, which lost a step that this one names.
-        if step_id not in held or step_id in lost
+        CancelCommand(arrival.agent_id, step_id, "lease lost") for step_id in arrival.running if step_id not in held
     ]
     asked = [
         CancelCommand(arrival.agent_id, step_id, row["cancel_reason"])
         for step_id, row in held.items()
-        if row["cancel_cause"] and step_id not in lost
+        if row["cancel_cause"]
     ]
     return stop + asked

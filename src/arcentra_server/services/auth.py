@@ -149,7 +149,7 @@ class AuthService:
         """End the open streams whose credential was revoked or has expired, here or by another server."""
         if not self._streams:
             return
-        async with self._database.transaction() as tx:
+        async with self._database.statements() as tx:
             ended = await tokens.ended(tx, list(self._streams))
         if ended:
             self._forget(lambda caller: caller.token_id in ended)
@@ -165,7 +165,7 @@ class AuthService:
         self._lookups.close()
 
     async def _look_up(self, token_ids: Sequence[str]) -> list[TokenRow | None]:
-        async with self._database.transaction() as tx:
+        async with self._database.statements() as tx:
             found = await tokens.find(tx, list(set(token_ids)))
         return [found.get(token_id) for token_id in token_ids]
 

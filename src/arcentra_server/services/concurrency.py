@@ -56,7 +56,7 @@ class ConcurrencyService:
 
     async def _give_out(self, failed: dict[UUID, Exception]) -> int:
         """Give out what is free now, all of a run together; return how many. What fails is tried once."""
-        async with self._store.database.transaction() as tx:
+        async with self._store.database.statements() as tx:
             waiting = await concurrency.next_waiters(tx, self._bad.all_passed_over(), LARGEST_PASS)
         given = 0
         for run_id, group in groupby(waiting, key=lambda one: one.run_id):
@@ -82,7 +82,7 @@ class ConcurrencyService:
         return len(taken)
 
     async def _supersede(self) -> list[Exception]:
-        async with self._store.database.transaction() as tx:
+        async with self._store.database.statements() as tx:
             older = await concurrency.superseded(tx, self._bad_old.all_passed_over(), LARGEST_PASS)
         errors: list[Exception] = []
         for run_id, job_id in older:

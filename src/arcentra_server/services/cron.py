@@ -57,7 +57,7 @@ class CronService:
             Unavailable: the database is away.
             ExceptionGroup: of schedules that could not be dealt with; the others were.
         """
-        async with self._database.transaction() as tx:
+        async with self._database.statements() as tx:
             seen_at = await self._clock(tx)
         # By when the pass began: at midnight it may take long, and what it gets to late was looked at in time.
         late_before = seen_at - timedelta(seconds=self._late_seconds)
@@ -81,7 +81,7 @@ class CronService:
         return fired
 
     async def _claim(self) -> list[tuple[TriggerRow | Unreadable, datetime]]:
-        async with self._database.transaction() as tx:
+        async with self._database.statements() as tx:
             now = await self._clock(tx)
             return [(row, now) for row in await triggers.claim_due(tx, now, CLAIM_SECONDS, LARGEST_BATCH)]
 

@@ -102,7 +102,7 @@ class Notifier:
     async def _send_all(self) -> None:
         while True:
             # Committed before anything is tried, so that one that cannot even be read does not stay the first in line.
-            async with self._database.transaction() as tx:
+            async with self._database.statements() as tx:
                 claimed = await notifications.claim(tx, lapse=CLAIM, most_attempts=MOST_ATTEMPTS)
             if claimed is None:
                 return

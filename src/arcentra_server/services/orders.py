@@ -24,7 +24,7 @@ class OrderService:
         here = list(self._links.reachable())
         if not here:
             return 0
-        async with self._store.database.transaction() as tx:
+        async with self._store.database.statements() as tx:
             cancels = await orders.pending_cancels(tx, here, MOST_CANCELS)
             leases, fresh = await orders.unstarted_leases(tx)
             unsent = self._links.unsent(leases) - fresh

@@ -70,7 +70,7 @@ class Reaper:
         errors: list[Exception] = []
         for due in self._dues:
             try:
-                async with self._store.database.transaction() as tx:
+                async with self._store.database.statements() as tx:
                     rows = await due.find(tx, due.bad.all_passed_over())
                 errors += (await due.bad.each(self._store, rows, due.act))[1].values()
                 if rows:

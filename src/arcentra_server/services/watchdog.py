@@ -49,6 +49,7 @@ class Watchdog:
             _Rule("step_without_lease", invariants.unheld_steps, _fail_unheld),
             _Rule("step_not_in_queue", invariants.unqueued_steps, _queue_again),
             _Rule("stray_queue_row", invariants.stray_queue_rows, _take_from_queue),
+            _Rule("untimed_queue_row", invariants.untimed_queue_rows, _let_time_go_on),
             _Rule("slot_without_step", invariants.stray_leases, _end_leases),
             _Rule("step_of_left_agent", invariants.left_leases, _lose),
             _Rule("job_of_ended_run", invariants.left_jobs, _end_left_jobs),
@@ -107,6 +108,14 @@ async def _take_from_queue(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> 
     for step_id in gone:
         ledger.tell_repair(ledger.steps[step_id], "it was in the queue without waiting there")
     return gone
+
+
+async def _let_time_go_on(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> list[UUID]:
+    await load_steps(tx, ledger, step_ids)
+    noted = await invariants.let_time_go_on(tx, step_ids)
+    for step_id in noted:
+        ledger.tell_repair(ledger.steps[step_id], "the timeout of its job was not watched while it waited")
+    return noted
 
 
 async def _end_leases(tx: Tx, ledger: Ledger, step_ids: Sequence[UUID]) -> list[UUID]:

@@ -1,0 +1,48 @@
+"""What is committed when."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import asyncpg
+import pytest
+
+from arcentra_server.db.engine import Database, Tx
+from arcentra_server.domain.errors import Unavailable
+
+COUNT = "SELECT count(*) FROM selectors"
+STORE = "INSERT INTO selectors (digest, document) VALUES ($1, '[]')"
+
+
+async def stored_twice(tx: Tx, other: Tx) -> int:
+    """Store a row and fail at once; return how many another connection saw meanwhile."""
+    await tx.execute(STORE, b"one")
+    seen: int = await other.fetchval(COUNT)
+    with suppress(asyncpg.UniqueViolationError):
+        await tx.execute(STORE, b"one")
+    return seen
+
+
+async def test_each_statement_is_committed_when_it_returns(dsn: str) -> None:
+    async with Database(dsn) as database, database.transaction() as other:
+        async with database.statements() as tx:
+            assert await stored_twice(tx, other) == 1
+        assert await other.fetchval(COUNT) == 1
+
+
+async def test_transaction_is_committed_as_a_whole_or_not_at_all(dsn: str) -> None:
+    async with Database(dsn) as database, database.statements() as other:
+        async with database.transaction() as tx:
+            assert await stored_twice(tx, other) == 0
+        assert await other.fetchval(COUNT) == 0
+
+
+async def test_statement_without_a_database_is_unavailable(dsn: str) -> None:
+    database = Database(dsn)
+    with pytest.raises(Unavailable):
+        async with database.statements():
+            pass
+    async with database:
+        with pytest.raises(Unavailable):
+            async with database.statements() as tx:
+                await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
