@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Literal, Self
 from uuid import UUID
 
 import asyncpg
@@ -109,7 +109,7 @@ class Database:
             Unavailable: the database is away. Whether a commit that was under way took effect is not known.
             WriteConflict: another writer was first; the block can be repeated.
         """
-        isolation = "repeatable_read" if snapshot else "read_committed"
+        isolation: Literal["repeatable_read", "read_committed"] = "repeatable_read" if snapshot else "read_committed"
         async with self.statements() as connection, connection.transaction(isolation=isolation, readonly=snapshot):
             yield connection
 

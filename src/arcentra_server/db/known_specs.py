@@ -32,7 +32,7 @@ class KnownSpecs:
         if digest is not None and (found := self._known.get((pipeline_id, version, digest))):
             self._known.move_to_end((pipeline_id, version, digest))
             return found[1], digest
-        row = await tx.fetchrow(
+        [row] = await tx.fetch(
             "SELECT document::text AS document, digest FROM pipeline_specs WHERE pipeline_id = $1 AND version = $2",
             pipeline_id,
             version,
