@@ -38,6 +38,9 @@ class Cli:
 
     async def start(self, *args: str, stdout: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
+            # A suite that was started in the background, where Ctrl-C is ignored, would hand that on.
+            "env",
+            "--default-signal=INT",
             ARCENTRA,
             *args,
             env=self.env,

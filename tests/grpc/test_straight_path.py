@@ -166,6 +166,7 @@ async def test_an_agent_gets_its_next_step_with_the_acknowledgement_of_the_last(
         assert message.acked_sequence == sequence
         [step] = message.task_dispatch.step_runs
     call.cancel()
+    await call.code()
 
 
 async def test_an_agent_pulls_over_its_channel(admin: Client, registration: str) -> None:

@@ -122,6 +122,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self._outbox: asyncio.Queue[agent_pb2.ConnectResponse] | None = None
+        self._held = 0  # streams
         self._changed = asyncio.Condition()
         self._server: aio.Server | None = None
 
@@ -146,6 +147,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
+            await self.until(lambda: not self._held)
 
     async def until(self, predicate: Callable[[], object]) -> None:
         """Wait until something that happened makes the predicate true."""
@@ -268,15 +270,17 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer, gateway_pb2_grpc.Gat
         for step in self.steps.values():
             if not step.reports:
                 self.deliver(step)
+        self._held += 1
         try:
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._write(context, outbox))
                 await self._read(requests, outbox)
                 writer.cancel()
         finally:
+            self._held -= 1
             if self._outbox is outbox:
                 self._outbox = None
-                await self._tell()
+            await self._tell()
 
     async def PushLogs(  # noqa: N802 - gRPC names the method
         self, requests: AsyncIterator[gateway_pb2.PushLogsRequest], context: Ctx
