@@ -72,11 +72,15 @@ async def test_definition_that_was_not_used_for_long_is_forgotten(world: World) 
     assert (await spec_in_force(world, known[1], specs))[1].stages == ()
 
 
-async def test_definition_that_is_larger_than_all_that_is_kept(world: World) -> None:
-    specs, pipeline = KnownSpecs(most_characters=1), await world.pipeline(shape("."))
-    assert (await spec_in_force(world, pipeline, specs))[1] == shape(".")
-    await emptied(world, pipeline)
-    assert (await spec_in_force(world, pipeline, specs))[1].stages == ()
+async def test_definition_that_is_larger_than_all_that_is_kept_pushes_nothing_out(world: World) -> None:
+    small, large = await world.pipeline(shape(".")), await world.pipeline(shape(". . ."))
+    size = await world.value("SELECT length(document::text) FROM pipeline_specs WHERE pipeline_id = $1", small)
+    specs = KnownSpecs(most_characters=size)
+    for pipeline in (small, large):
+        await spec_in_force(world, pipeline, specs)
+        await emptied(world, pipeline)
+    assert (await spec_in_force(world, small, specs))[1] == shape(".")
+    assert (await spec_in_force(world, large, specs))[1].stages == ()
 
 
 async def test_run_has_the_definition_that_came_into_force_while_it_waited(world: World) -> None:
@@ -120,6 +124,7 @@ async def test_agents_that_come_and_go_are_seen(world: World, spec: PipelineSpec
         async with world.database.transaction() as tx:
             return [fault.message for fault in await fleet.warnings(tx, spec)]
 
+    assert NO_AGENT in (await messages())[0]
     assert NO_AGENT in (await messages())[0]
     agent_id = await world.agent("x", os="linux")
     assert await messages() == []
