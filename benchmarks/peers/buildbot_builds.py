@@ -63,8 +63,13 @@ class Builds:
 
     async def listen(self) -> None:
         """Hear of builds from now on."""
-        for kind, event, queue in (("steps", "started", self._started), ("builds", "finished", self._finished)):
-            await self._master.mq.startConsuming(lambda _, what, queue=queue: queue.put(what), (kind, None, event))
+        await self._master.mq.startConsuming(self._note_step, ("steps", None, "started"))
+        await self._master.mq.startConsuming(lambda _, build: self._finished.put(build), ("builds", None, "finished"))
+
+    def _note_step(self, _: object, step: Any) -> None:
+        # Each build has a step before it, which prepares the worker.
+        if step["name"] == "shell":
+            self._started.put(step)
 
     async def ask(self) -> None:
         """Ask for one build."""
