@@ -40,14 +40,18 @@ async def _older_database(server: EmbeddedPostgres) -> AsyncIterator[str]:
         await admin.execute(f"CREATE DATABASE {_DATABASE}")
         try:
             dsn = server.dsn(_DATABASE)
-            engine = migrate.async_engine(dsn)
-            async with engine.connect() as connection:
-                await connection.run_sync(_upgrade, "0002")
-                await connection.commit()
-            await engine.dispose()
+            await _upgrade_to(dsn, "0002")
             yield dsn
         finally:
             await admin.execute(f"DROP DATABASE {_DATABASE} WITH (FORCE)")
+
+
+async def _upgrade_to(dsn: str, revision: str) -> None:
+    engine = migrate.async_engine(dsn)
+    async with engine.connect() as connection:
+        await connection.run_sync(_upgrade, revision)
+        await connection.commit()
+    await engine.dispose()
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
@@ -135,11 +139,7 @@ async def test_unfinished_run_goes_on_after_the_upgrade(
 
 async def test_upgrade_that_broke_off_before_its_end_is_repeated(postgres: EmbeddedPostgres) -> None:
     async with _older_database(postgres) as dsn:
-        engine = migrate.async_engine(dsn)
-        async with engine.connect() as connection:
-            await connection.run_sync(_upgrade, "0003")
-            await connection.commit()
-        await engine.dispose()
+        await _upgrade_to(dsn, "0003")
         async with connected(dsn) as raw:
             await raw.execute("DROP INDEX ix_pipeline_runs_deadline")
             await raw.execute("UPDATE alembic_version SET version_num = '0002'")
@@ -150,11 +150,7 @@ async def test_upgrade_that_broke_off_before_its_end_is_repeated(postgres: Embed
 
 async def test_upgrade_waits_for_a_change_that_is_under_way_and_hinders_it_nowhere(postgres: EmbeddedPostgres) -> None:
     async with _older_database(postgres) as dsn:
-        engine = migrate.async_engine(dsn)
-        async with engine.connect() as connection:
-            await connection.run_sync(_upgrade, "0008")
-            await connection.commit()
-        await engine.dispose()
+        await _upgrade_to(dsn, "0008")
         async with connected(dsn) as server, connected(dsn) as observer, asyncio.TaskGroup() as group:
             async with server.transaction():
                 # As any change does: it reads the jobs first, and writes the queue later.
