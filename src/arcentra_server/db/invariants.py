@@ -38,9 +38,12 @@ _STRAY_QUEUE = """
             OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL))
      ORDER BY q.step_run_id LIMIT $2
 """
+# Each row is looked up by itself: a join would read all step runs there are, as most of a long queue has not started.
 _UNTIMED = """
-    SELECT q.step_run_id AS id FROM step_queue q JOIN step_runs s ON s.id = q.step_run_id JOIN job_runs j ON j.id = s.job_run_id
-     WHERE NOT q.job_started AND j.status = 'RUNNING' AND s.id <> ALL($1::uuid[]) ORDER BY q.step_run_id LIMIT $2
+    SELECT q.step_run_id AS id FROM pipeline_runs r JOIN step_queue q ON q.run_id = r.id
+     WHERE r.finished_at IS NULL AND r.running_jobs > 0 AND NOT q.job_started AND q.step_run_id <> ALL($1::uuid[])
+       AND (SELECT j.status FROM step_runs s JOIN job_runs j ON j.id = s.job_run_id WHERE s.id = q.step_run_id) = 'RUNNING'
+     ORDER BY q.step_run_id LIMIT $2
 """
 _STRAY_LEASES = """
     SELECT l.step_run_id AS id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
