@@ -168,7 +168,7 @@ async def test_job_that_runs_at_the_upgrade_keeps_its_time_limit(postgres: Embed
         async with connected(dsn) as connection:
             pipeline_id = await _pipeline(connection)
             await _store(connection, pipeline_id, "a")
-            await connection.execute("UPDATE job_runs SET status = 'RUNNING', started_at = now(), timeout_ms = 60_000")
+            await connection.execute("UPDATE job_runs SET status = 'RUNNING', started_at = now(), timeout_ms = 60000")
         await migrate.upgrade(dsn)
         async with connected(dsn) as connection:
             assert await connection.fetchval("SELECT job_started FROM step_queue")
