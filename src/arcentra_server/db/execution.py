@@ -41,6 +41,8 @@ _JOB = """
            j.definition_name = '' AS unnamed, t.open_jobs, t.outcome AS stage_outcome, t.opened, t.gate AS stage_gate
       FROM job_runs j JOIN run_stages t ON t.run_id = j.run_id AND t.stage_index = j.stage_index
 """
+# The lease is looked up step by step, and ids are found by `ANY(ARRAY(...))`, whose length the planner does not know: a
+# database that is too young for statistics would read, and join, whole tables for a batch of reports otherwise.
 _STEP = """
     SELECT s.id, s.job_run_id, s.run_id, s.step_index, s.status, s.selector_id, s.attempt, s.own_selector,
            s.continue_on_error, s.cancel_cause, s.cancel_reason, s.agent_id, s.exit_code, s.error_message,
