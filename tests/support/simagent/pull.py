@@ -55,11 +55,12 @@ class PullSession:
             sent_at = boot_time()
             request = agent_pb2.HeartbeatRequest(agent_id=self.agent_id, timestamp=self.steps.now())
             answer = await self._try(stub.Heartbeat, request, self.answer_seconds)
-            if answer is not None:
-                self.answered = True
-                self.steps.feed(sent_at)
-                for cancel in answer.task_cancels:
-                    self.steps.cancel(cancel.step_run_id)
+            if answer is None:
+                continue  # at once: its leases hang on it, and a server that dies again and again is there for a moment
+            self.answered = True
+            self.steps.feed(sent_at)
+            for cancel in answer.task_cancels:
+                self.steps.cancel(cancel.step_run_id)
             await asyncio.sleep(self.heartbeat)
 
     async def _fetch(self, stub: Any, processes: asyncio.TaskGroup) -> None:
