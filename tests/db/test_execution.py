@@ -100,13 +100,33 @@ async def test_two_changes_of_a_run_come_one_after_the_other(world: World) -> No
 async def test_step_that_is_not_as_it_was_loaded_is_not_written(world: World) -> None:
     run = await world.start(".")
     step_id = await run.step_id("a1")
-    ledger = _ledger()
-    async with world.database.transaction() as tx:
-        await execution.load_steps(tx, ledger, [step_id])
-        ledger.cancel_step(ledger.steps[step_id], "")
-        ledger.steps_before[step_id] = StepStatus.RUNNING
-        with pytest.raises(WriteConflict):
+
+    async def change() -> None:
+        ledger = _ledger()
+        async with world.database.transaction() as tx:
+            await execution.load_steps(tx, ledger, [step_id])
+            ledger.cancel_step(ledger.steps[step_id], "")
+            ledger.steps_before[step_id] = StepStatus.RUNNING
             await execution_write.write(tx, ledger)
+
+    with pytest.raises(WriteConflict):
+        await change()
+    assert await world.value("SELECT status FROM step_runs WHERE id = $1", step_id) == "QUEUED"
+
+
+async def test_states_are_written_by_a_plan_that_is_made_once(world: World) -> None:
+    step_ids = [await (await world.start(".")).step_id("a1") for _ in range(12)]
+    async with world.database.transaction() as tx:
+        for step_id in step_ids:
+            ledger = _ledger()
+            await execution.load_steps(tx, ledger, [step_id])
+            ledger.cancel_step(ledger.steps[step_id], "")
+            await execution_write.write(tx, ledger)
+        [plans] = await tx.fetch(
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE 'WITH steps AS%'"
+        )
+    # PostgreSQL makes five for what it gets before it compares them with one for all.
+    assert (plans["custom_plans"], plans["generic_plans"]) == (5, 7)
 
 
 async def test_change_that_meets_a_claim_is_made_again(world: World) -> None:

@@ -185,7 +185,7 @@ _INDEXED = """
 
 
 @pytest.mark.parametrize(
-    ("table", "statement"), [("step_runs", execution_write._STEPS), ("job_runs", execution_write._JOBS)]
+    ("table", "statement"), [("step_runs", execution_write._STEPS.sql), ("job_runs", execution_write._JOBS.sql)]
 )
 async def test_progress_is_written_where_no_index_has_to_be_written_with_it(
     rows: Rows, table: str, statement: str

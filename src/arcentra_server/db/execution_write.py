@@ -1,6 +1,6 @@
 """Write what a ledger changed, in the transaction that loaded it.
 
-Each kind of row is written by one set-based statement. A step is written against the state it was loaded with: a row
+Each kind of row is written by one set-based statement, or by a part of one. A step is written against the state it was loaded with: a row
 that is not in that state any more means that another writer was first, which the lock on the run excludes.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from arcentra_server.db import events
@@ -15,57 +17,73 @@ from arcentra_server.db.engine import Row, Tx
 from arcentra_server.db.execution_consequences import write_consequences, write_turns
 from arcentra_server.db.shares import LEVEL, last_share
 from arcentra_server.domain.errors import WriteConflict
-from arcentra_server.domain.execution import StageState
+from arcentra_server.domain.execution import JobState, RunState, StageState
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import RunStatus, StepStatus
 
-_STEPS = """
-    UPDATE step_runs s
-       SET status = c.status, agent_id = c.agent_id, cancel_cause = c.cancel_cause, cancel_reason = c.cancel_reason,
-           cancel_requested_at = CASE WHEN c.cancel_cause IS NOT NULL THEN coalesce(s.cancel_requested_at, clock_timestamp()) END,
-           exit_code = c.exit_code, error_message = c.error_message, failure_reason = c.failure_reason,
-           outputs = CASE WHEN c.outputs IS NULL THEN s.outputs ELSE c.outputs::jsonb END,
-           metrics = CASE WHEN c.metrics IS NULL THEN s.metrics ELSE c.metrics::jsonb END, log_size = coalesce(c.log_size, s.log_size),
-           started_at = CASE WHEN c.started THEN clock_timestamp() ELSE s.started_at END,
-           finished_at = CASE WHEN c.finished THEN clock_timestamp() ELSE s.finished_at END
-      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::int[], $8::text[],
-                  $9::text[], $10::text[], $11::bigint[], $12::bool[], $13::bool[], $14::text[])
-           AS c(id, expected, status, agent_id, cancel_cause, cancel_reason, exit_code, error_message, failure_reason,
-                metrics, log_size, started, finished, outputs)
-     WHERE s.id = c.id AND s.status = c.expected
-"""
-_JOBS = """
-    UPDATE job_runs j
-       SET status = c.status, outcome = c.outcome, completed_steps = c.completed, failed_steps = c.failed,
-           running_steps = c.running, current_step = c.current, agent_id = c.agent_id, error_message = c.message,
-           exit_code = c.exit_code, total_steps = c.total,
-           started_at = CASE WHEN c.started THEN clock_timestamp() ELSE j.started_at END,
-           finished_at = CASE WHEN c.finished THEN coalesce(j.finished_at, clock_timestamp()) END
-      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::uuid[],
-                  $9::text[], $10::int[], $11::bool[], $12::bool[], $13::int[])
-           AS c(id, status, outcome, completed, failed, running, current, agent_id, message, exit_code, started,
-                finished, total)
-     WHERE j.id = c.id
-"""
-_STAGES = """
-    UPDATE run_stages t SET open_jobs = c.open_jobs, outcome = c.outcome, opened = c.opened, gate = c.gate
-      FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::bool[], $6::text[])
-           AS c(run_id, stage_index, open_jobs, outcome, opened, gate)
-     WHERE t.run_id = c.run_id AND t.stage_index = c.stage_index
-"""
-_RUNS = """
-    UPDATE pipeline_runs r
-       SET status = c.status, outcome = c.outcome, completed_jobs = c.completed, failed_jobs = c.failed,
-           running_jobs = c.running, paused = c.paused, stopped = c.stopped, status_reason = c.reason,
-           total_jobs = c.total,
-           -- Whoever retries a run that ended gives it its whole time again: it has not started then.
-           started_at = CASE WHEN c.started THEN coalesce(r.started_at, clock_timestamp()) END,
-           finished_at = CASE WHEN c.finished THEN coalesce(r.finished_at, clock_timestamp()) END
-      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::bool[], $8::bool[],
-                  $9::text[], $10::bool[], $11::int[], $12::bool[])
-           AS c(id, status, outcome, completed, failed, running, paused, stopped, reason, finished, total, started)
-     WHERE r.id = c.id
-"""
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """Rows of one kind to be written: `sql` has them as {rows}, named `c`, with these columns and their types."""
+
+    name: str
+    columns: str
+    sql: str
+
+
+_STEPS = _Update(
+    "steps",
+    """id uuid, expected text, status text, agent_id uuid, cancel_cause text, cancel_reason text, exit_code int,
+       error_message text, failure_reason text, metrics text, log_size bigint, started bool, finished bool, outputs text""",
+    """UPDATE step_runs s
+          SET status = c.status, agent_id = c.agent_id, cancel_cause = c.cancel_cause, cancel_reason = c.cancel_reason,
+              cancel_requested_at = CASE WHEN c.cancel_cause IS NOT NULL
+                                         THEN coalesce(s.cancel_requested_at, clock_timestamp()) END,
+              exit_code = c.exit_code, error_message = c.error_message, failure_reason = c.failure_reason,
+              outputs = CASE WHEN c.outputs IS NULL THEN s.outputs ELSE c.outputs::jsonb END,
+              metrics = CASE WHEN c.metrics IS NULL THEN s.metrics ELSE c.metrics::jsonb END,
+              log_size = coalesce(c.log_size, s.log_size),
+              started_at = CASE WHEN c.started THEN clock_timestamp() ELSE s.started_at END,
+              finished_at = CASE WHEN c.finished THEN clock_timestamp() ELSE s.finished_at END
+         FROM {rows} WHERE s.id = c.id AND s.status = c.expected""",
+)
+_LEASE_ENDS = _Update(
+    "lease_ends",
+    "id uuid, reason text",
+    """UPDATE leases l SET ended_at = clock_timestamp(), end_reason = c.reason
+         FROM {rows} WHERE l.id = c.id AND l.ended_at IS NULL""",
+)
+_JOBS = _Update(
+    "jobs",
+    """id uuid, status text, outcome text, completed int, failed int, running int, current int, agent_id uuid,
+       message text, exit_code int, started bool, finished bool, total int""",
+    """UPDATE job_runs j
+          SET status = c.status, outcome = c.outcome, completed_steps = c.completed, failed_steps = c.failed,
+              running_steps = c.running, current_step = c.current, agent_id = c.agent_id, error_message = c.message,
+              exit_code = c.exit_code, total_steps = c.total,
+              started_at = CASE WHEN c.started THEN clock_timestamp() ELSE j.started_at END,
+              finished_at = CASE WHEN c.finished THEN coalesce(j.finished_at, clock_timestamp()) END
+         FROM {rows} WHERE j.id = c.id""",
+)
+_STAGES = _Update(
+    "stages",
+    "run_id uuid, stage_index int, open_jobs int, outcome text, opened bool, gate text",
+    """UPDATE run_stages t SET open_jobs = c.open_jobs, outcome = c.outcome, opened = c.opened, gate = c.gate
+         FROM {rows} WHERE t.run_id = c.run_id AND t.stage_index = c.stage_index""",
+)
+_RUNS = _Update(
+    "runs",
+    """id uuid, status text, outcome text, completed int, failed int, running int, paused bool, stopped bool,
+       reason text, finished bool, total int, started bool""",
+    """UPDATE pipeline_runs r
+          SET status = c.status, outcome = c.outcome, completed_jobs = c.completed, failed_jobs = c.failed,
+              running_jobs = c.running, paused = c.paused, stopped = c.stopped, status_reason = c.reason,
+              total_jobs = c.total,
+              -- Whoever retries a run that ended gives it its whole time again: it has not started then.
+              started_at = CASE WHEN c.started THEN coalesce(r.started_at, clock_timestamp()) END,
+              finished_at = CASE WHEN c.finished THEN coalesce(r.finished_at, clock_timestamp()) END
+         FROM {rows} WHERE r.id = c.id""",
+)
 # Locked in the order of ids, after the runs: the one order in which anyone locks both.
 _PIPELINES = """
     UPDATE pipelines p
@@ -93,10 +111,6 @@ _ENQUEUE = f"""
            c.priority, c.pipeline_id, CASE WHEN c.served THEN v.level ELSE p.last + c.nth END, c.job_started
       FROM c JOIN p USING (pipeline_id, selector_id, priority) CROSS JOIN v
 """
-_END_LEASES = """
-    UPDATE leases l SET ended_at = clock_timestamp(), end_reason = c.reason
-      FROM unnest($1::uuid[], $2::text[]) AS c(id, reason) WHERE l.id = c.id AND l.ended_at IS NULL
-"""
 # The next step of a job goes on in the slot of the last one: it is no new turn of its pipeline.
 _NEW_LEASES = f"""
     WITH leased AS (
@@ -114,37 +128,68 @@ def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return list(zip(*rows, strict=True))
 
 
+@lru_cache
+def _statement(updates: tuple[_Update, ...]) -> str:
+    """Return one statement that makes all these updates, and answers how many rows the first of them has written."""
+    made, first = [], 1
+    for update in updates:
+        names, types = zip(*(column.split() for column in update.columns.split(",")), strict=True)
+        # How long an array is that a query returns the planner does not guess: it keeps one plan for all lengths.
+        arrays = ", ".join(f"(SELECT ${place}::{kind}[])" for place, kind in enumerate(types, first))
+        rows = f"unnest({arrays}) AS c({', '.join(names)})"
+        made.append(f"{update.name} AS ({update.sql.format(rows=rows)} RETURNING 1)")
+        first += len(types)
+    return f"WITH {', '.join(made)} SELECT count(*) FROM {updates[0].name}"
+
+
 async def write(tx: Tx, ledger: Ledger) -> list[Row]:
     """Write the changes of a ledger and its events; return the rows of the leases it gave out.
 
     Raises:
         WriteConflict: a step was not in the state that it was loaded with.
     """
-    await _write_steps(tx, ledger)
+    await _write_states(tx, ledger)
     await write_turns(tx, ledger)
     leased = await _write_leases(tx, ledger)
     await _write_queue(tx, ledger)
-    await _write_parents(tx, ledger)
     await write_consequences(tx, ledger)
     await events.append(tx, ledger.events)
     return leased
 
 
-async def _write_steps(tx: Tx, ledger: Ledger) -> None:
+async def _write_states(tx: Tx, ledger: Ledger) -> None:
+    """Write how steps, their leases, jobs, stages and runs stand: in one statement, as the way to the database is dear."""
+    changes: list[tuple[_Update, list[tuple[Any, ...]]]] = [
+        (_STEPS, _step_rows(ledger)),
+        (_LEASE_ENDS, list(ledger.ended_leases.items())),
+        (_JOBS, [_job_row(ledger, ledger.jobs[job_id]) for job_id in ledger.jobs_before]),
+        (_STAGES, [_stage_row(ledger.stages[key]) for key in ledger.changed_stages]),
+        (_RUNS, [_run_row(ledger.runs[run_id]) for run_id in ledger.runs_before]),
+    ]
+    changes = [(update, rows) for update, rows in changes if rows]
+    if changes:
+        statement = _statement(tuple(update for update, _ in changes))
+        columns = [column for _, rows in changes for column in _columns(rows)]
+        written = await tx.fetchval(statement, *columns)
+        if ledger.steps_before and written != len(ledger.steps_before):
+            raise WriteConflict("a step run was changed at the same time")
+
+
+def _step_rows(ledger: Ledger) -> list[tuple[Any, ...]]:
     rows = []
     for step_id, before in ledger.steps_before.items():
         step = ledger.steps[step_id]
         rows.append(
             (
                 step_id,
-                before.value,
-                step.status.value,
+                before,
+                step.status,
                 step.agent_id,
-                step.cancel_cause.value if step.cancel_cause else None,
+                step.cancel_cause,
                 step.cancel_reason,
                 step.exit_code,
                 step.error_message,
-                step.failure_reason.value if step.failure_reason else None,
+                step.failure_reason,
                 json.dumps(dict(step.metrics)) if step.metrics else None,
                 step.log_size,
                 step_id in ledger.started_steps,
@@ -152,17 +197,49 @@ async def _write_steps(tx: Tx, ledger: Ledger) -> None:
                 json.dumps(dict(step.outputs)) if step.outputs else None,
             )
         )
-    if rows and await tx.execute(_STEPS, *_columns(rows)) != f"UPDATE {len(rows)}":
-        raise WriteConflict("a step run was changed at the same time")
+    return rows
+
+
+def _job_row(ledger: Ledger, job: JobState) -> tuple[Any, ...]:
+    return (
+        job.id,
+        job.status,
+        job.outcome,
+        job.completed_steps,
+        job.failed_steps,
+        job.running_steps,
+        job.current_step,
+        job.agent_id,
+        job.error_message,
+        job.exit_code,
+        job.id in ledger.started_jobs,
+        job.status.terminal,
+        job.total_steps,
+    )
 
 
 def _stage_row(stage: StageState) -> tuple[Any, ...]:
-    return stage.run_id, stage.index, stage.open_jobs, stage.outcome.value, stage.opened, stage.gate.value
+    return stage.run_id, stage.index, stage.open_jobs, stage.outcome, stage.opened, stage.gate
+
+
+def _run_row(run: RunState) -> tuple[Any, ...]:
+    return (
+        run.id,
+        run.status,
+        run.outcome,
+        run.completed_jobs,
+        run.failed_jobs,
+        run.running_jobs,
+        run.paused,
+        run.stopped,
+        run.status_reason,
+        run.status.terminal,
+        run.total_jobs,
+        run.started,
+    )
 
 
 async def _write_leases(tx: Tx, ledger: Ledger) -> list[Row]:
-    if ledger.ended_leases:
-        await tx.execute(_END_LEASES, *_columns(ledger.ended_leases.items()))
     if not ledger.new_leases:
         return []
     rows = [
@@ -188,52 +265,6 @@ async def _write_queue(tx: Tx, ledger: Ledger) -> None:
             row = (step_id, step.selector_id, step.run_id, agent_id, run.paused, delay, job.priority)
             rows.append((*row, run.pipeline_id, served, job.status is RunStatus.RUNNING))
         await tx.execute(_ENQUEUE, *_columns(rows))
-
-
-async def _write_parents(tx: Tx, ledger: Ledger) -> None:
-    jobs = [
-        (
-            job.id,
-            job.status.value,
-            job.outcome.value,
-            job.completed_steps,
-            job.failed_steps,
-            job.running_steps,
-            job.current_step,
-            job.agent_id,
-            job.error_message,
-            job.exit_code,
-            job.id in ledger.started_jobs,
-            job.status.terminal,
-            job.total_steps,
-        )
-        for job in (ledger.jobs[job_id] for job_id in ledger.jobs_before)
-    ]
-    if jobs:
-        await tx.execute(_JOBS, *_columns(jobs))
-    if ledger.changed_stages:
-        await tx.execute(_STAGES, *_columns(_stage_row(ledger.stages[key]) for key in ledger.changed_stages))
-    runs = [ledger.runs[run_id] for run_id in ledger.runs_before]
-    if not runs:
-        return
-    rows = [
-        (
-            run.id,
-            run.status.value,
-            run.outcome.value,
-            run.completed_jobs,
-            run.failed_jobs,
-            run.running_jobs,
-            run.paused,
-            run.stopped,
-            run.status_reason,
-            run.status.terminal,
-            run.total_jobs,
-            run.started,
-        )
-        for run in runs
-    ]
-    await tx.execute(_RUNS, *_columns(rows))
 
 
 async def count_runs(tx: Tx, ledger: Ledger) -> None:
