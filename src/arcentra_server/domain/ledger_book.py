@@ -44,6 +44,9 @@ class Before:
     walled: bool = False
 
 
+_NOTHING_BEFORE = Before()
+
+
 class LedgerBook:
     """See the module.
 
@@ -116,7 +119,7 @@ class LedgerBook:
             if job.id not in self.jobs:
                 self.jobs[job.id] = job
                 self.jobs_of_stage.setdefault((job.run_id, job.stage_index), []).append(job)
-                if job.stage_index < self._before.get(job.run_id, Before()).index:
+                if job.stage_index < self._before.get(job.run_id, _NOTHING_BEFORE).index:
                     del self._before[job.run_id]
         for step in steps:
             if step.id not in self.steps:
@@ -138,8 +141,8 @@ class LedgerBook:
 
     def known_before(self, run_id: UUID, index: int) -> Before:
         """Return what was asked or noted last of the stages before one, or before an earlier one."""
-        known = self._before.get(run_id, Before())
-        return known if known.index <= index else Before()
+        known = self._before.get(run_id, _NOTHING_BEFORE)
+        return known if known.index <= index else _NOTHING_BEFORE
 
     def note_before(self, run_id: UUID, before: Before) -> Before:
         """Take what came of the stages before one, also of those of their jobs that are not loaded; return it."""
@@ -187,7 +190,7 @@ class LedgerBook:
         self._touch_job(job)
         self.extended_jobs.add(job.id)
         if reason is not Waiting.NOTHING:
-            self.events.append(self._job_event(job, job.status.value))
+            self.events.append(self._job_event(job, job.status))
 
     def _step_created(self, step: StepState) -> None:
         waiting = self.jobs[step.job_id].waits_for.value or "previous_step"
@@ -195,7 +198,7 @@ class LedgerBook:
 
     def _job_created(self, job: JobState, run: RunState) -> None:
         self.events.append(
-            Event(Resource.JOB, run.pipeline_id, run.id, job.id, None, None, job.status.value, None, job.total_steps)
+            Event(Resource.JOB, run.pipeline_id, run.id, job.id, None, None, job.status, None, job.total_steps)
         )
 
     @staticmethod
@@ -209,7 +212,7 @@ class LedgerBook:
         self._touch_step(step)
         previous, step.status = step.status, status
         waiting = "agent" if status is StepStatus.QUEUED else ""
-        self.events.append(self._step_event(step, previous.value, waiting=waiting))
+        self.events.append(self._step_event(step, previous, waiting=waiting))
 
     def _step_event(self, step: StepState, previous: str | None, *, message: str = "", waiting: str = "") -> Event:
         return Event(
@@ -219,7 +222,7 @@ class LedgerBook:
             step.job_id,
             step.id,
             step.agent_id,
-            step.status.value,
+            step.status,
             previous,
             message=message,
             waiting=waiting,
@@ -229,7 +232,7 @@ class LedgerBook:
         check_job_transition(job.status, status)
         self._touch_job(job)
         previous, job.status = job.status, status
-        self.events.append(self._job_event(job, previous.value))
+        self.events.append(self._job_event(job, previous))
 
     def _job_event(self, job: JobState, previous: str) -> Event:
         return Event(
@@ -239,7 +242,7 @@ class LedgerBook:
             job.id,
             None,
             job.agent_id,
-            job.status.value,
+            job.status,
             previous,
             job.total_steps,
             job.completed_steps,
@@ -253,7 +256,7 @@ class LedgerBook:
         check_run_transition(run.status, status)
         self._touch_run(run)
         previous, run.status = run.status, status
-        self.events.append(self._run_event(run, previous.value, run.status_reason, actor))
+        self.events.append(self._run_event(run, previous, run.status_reason, actor))
 
     @staticmethod
     def _run_event(run: RunState, previous: str, message: str, actor: str = "") -> Event:
@@ -264,7 +267,7 @@ class LedgerBook:
             None,
             None,
             None,
-            run.status.value,
+            run.status,
             previous,
             run.total_jobs,
             run.completed_jobs,

@@ -92,13 +92,13 @@ class LedgerRepairs(LedgerTurns):
         if run.status.terminal or run.completed_jobs != run.total_jobs:
             return False
         told = f"{REPAIRED}its jobs had ended, and it had not"
-        self.events.append(self._run_event(run, run.status.value, told))
+        self.events.append(self._run_event(run, run.status, told))
         self._finish_run(run)
         return True
 
     def tell_repair(self, step: StepState, what: str) -> None:
         """Tell that something of a step was put right."""
-        self.events.append(self._step_event(step, step.status.value, message=f"{REPAIRED}{what}"))
+        self.events.append(self._step_event(step, step.status, message=f"{REPAIRED}{what}"))
 
     def _stop_process(self, step: StepState) -> None:
         """Let the agent of a step that is ended know: the one that was given it, or that started it."""

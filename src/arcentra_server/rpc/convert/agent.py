@@ -146,7 +146,7 @@ def reports_from(message: agent_pb2.ConnectRequest, agent_id: UUID) -> tuple[lis
 
 def acks_of(message: agent_pb2.ConnectRequest) -> list[agent_pb2.TaskAck]:
     """Return the acknowledgements of one message."""
-    acks = list(message.task_acks)
+    acks = list(message.task_acks) if message.task_acks else []
     if message.HasField("task_ack"):
         acks.insert(0, message.task_ack)
     return acks
