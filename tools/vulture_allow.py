@@ -6,7 +6,6 @@ ALLOWED: dict[str, str] = {
     "settings_customise_sources": "pydantic-settings asks it which sources count",
     "get_reset_query": "asyncpg asks it what to run on a connection that goes back to the pool",
     "intercept_service": "grpc.aio calls it for each call",
-    "aclose": "contextlib.aclosing calls it at the end of its block",
     "capture_signals": "uvicorn calls it around its serving",
     "job_outcome": "the definition, beside which the ledger's evaluation step by step is tested",
     "run_outcome": "the definition, beside which the ledger's evaluation step by step is tested",

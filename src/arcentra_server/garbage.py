@@ -3,6 +3,9 @@
 What the server makes for a report or a message ends with its last reference. With Python's defaults the collector looks
 through the young objects after every 700; much of a busy moment survives that, and so brings about collections of all that
 there is, which stop everything for 50 ms for each 100,000 objects, of which the modules alone have more.
+
+What counts is the number of objects, however large they are: what callers send must not get into a cycle. The guard of the
+calls sees to it for those that fail (rpc/interceptors/guard.py).
 """
 
 from __future__ import annotations

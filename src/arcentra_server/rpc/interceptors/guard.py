@@ -7,7 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -25,6 +25,7 @@ from arcentra_server.domain.identity import Caller, Role
 from arcentra_server.domain.standing import PENDING_APPROVAL
 from arcentra_server.rpc.context import CALLER, Context, address_of
 from arcentra_server.rpc.interceptors.errors import to_status
+from arcentra_server.rpc.interceptors.traces import forget_traces
 from arcentra_server.rpc.policy import POLICY, PUBLIC, WHILE_PENDING, refusal
 from arcentra_server.services.auth import INVALID, AuthService
 
@@ -42,8 +43,13 @@ _log = structlog.get_logger()
 class _Malformed:
     """Stands for a request that could not be parsed. grpc would answer it with UNKNOWN and the parser's words."""
 
-    def __init__(self, error: ValidationError) -> None:
-        self.error = error
+
+class _End(NamedTuple):
+    """The status with which a call is aborted."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
 _BEARER = "Bearer "
@@ -89,35 +95,63 @@ class Guard(aio.ServerInterceptor):
     def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         seconds = LONG_CALLS.get(method, UNARY_SECONDS)
 
-        async def call(request: Any, context: Context) -> Any:
-            try:
-                who = await self._admit(method, context)
-                CALLER.set(who)
-                if hasattr(request, "__aiter__"):
-                    async with self._stream_of(who):
-                        answer = await behaviour(request, context)
-                else:
-                    async with asyncio.timeout(seconds):
-                        answer = await behaviour(_parsed(request), context)
-            except Exception as error:  # noqa: BLE001 - whatever it is becomes a status here, and only here
-                await self._abort(method, context, error)
-            self._observe(method, "OK")
-            return answer
+        async def run(request: Any, context: Context) -> Any:
+            who = await self._admit(method, context)
+            CALLER.set(who)
+            if hasattr(request, "__aiter__"):
+                async with self._stream_of(who):
+                    return await behaviour(request, context)
+            async with asyncio.timeout(seconds):
+                return await behaviour(_parsed(request), context)
 
-        return call
+        return self._guarded(method, run)
 
     def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
-        async def call(request: Any, context: Context) -> None:
+        async def run(request: Any, context: Context) -> None:
+            who = await self._admit(method, context)
+            CALLER.set(who)
+            async with self._stream_of(who):
+                # The caller knows by it that the stream is accepted, however long the first message takes.
+                await context.send_initial_metadata(())
+                answers = behaviour(_parsed(request), context)
+                # A method yields its messages, or writes them itself.
+                if hasattr(answers, "__aiter__"):
+                    async with aclosing(answers):
+                        async for message in answers:
+                            await context.write(message)
+                else:
+                    await answers
+
+        return self._guarded(method, run)
+
+    def _guarded(self, method: str, run: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Return what grpc calls. A call that fails leaves nothing in a cycle: garbage is looked for seldom (ADR 0019).
+
+        grpc keeps the error of `abort` in the state of the call, which the context has: whatever that error leads to,
+        by its traceback or as the error that was being handled, would stay with the whole request. A generator in a
+        cycle is worse: the collector wakes it up for the loop to close, and then it is an older object.
+        """
+
+        async def call(request: Any, context: Context) -> Any:
+            end: _End | BaseException | None = None
             try:
-                who = await self._admit(method, context)
-                CALLER.set(who)
-                async with self._stream_of(who):
-                    # The caller knows by it that the stream is accepted, however long the first message takes.
-                    await context.send_initial_metadata(())
-                    await _write_all(behaviour, request, context)
-            except Exception as error:  # noqa: BLE001 - whatever it is becomes a status here, and only here
-                await self._abort(method, context, error)
-            self._observe(method, "OK")
+                try:
+                    answer = await run(request, context)
+                except BaseException as error:  # noqa: BLE001 - whatever it is becomes a status here, and only here
+                    end = self._end_of(method, error)
+                finally:
+                    if hasattr(request, "__aiter__"):
+                        # Where the method did not read to the end, grpc's generator has the last message, in a cycle.
+                        await aiter(request).aclose()
+                if isinstance(end, BaseException):
+                    raise end
+                if end is not None:
+                    await context.abort(*end)
+                self._observe(method, "OK")
+                return answer
+            finally:
+                # The error that leaves here has this frame in its traceback.
+                del request, context, end
 
         return call
 
@@ -169,34 +203,29 @@ class Guard(aio.ServerInterceptor):
             raise NotAdmitted(PENDING_APPROVAL)
         return caller
 
-    async def _abort(self, method: str, context: Context, error: BaseException) -> None:
-        while isinstance(error, BaseExceptionGroup):
+    def _end_of(self, method: str, error: BaseException) -> _End | BaseException:
+        """Return the status that an error becomes, or the error to raise: grpc's own, and that of a cancellation."""
+        status = self._status_of(method, error)
+        forget_traces(error)
+        return status
+
+    def _status_of(self, method: str, error: BaseException) -> _End | BaseException:
+        while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        if isinstance(error, (aio.AbortError, aio.BaseError, asyncio.CancelledError)):
-            raise error
+        if not isinstance(error, Exception) or isinstance(error, aio.BaseError):
+            return error
         if isinstance(error, ArcentraError):
             status = to_status(error)
             self._observe(method, status.code.name)
             metadata = (*(status.trailing_metadata or ()), ("x-error-reason", error.reason))
-            await context.abort(status.code, status.details, metadata)
+            return _End(status.code, status.details, metadata)
         if isinstance(error, TimeoutError):
             self._observe(method, "DEADLINE_EXCEEDED")
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the server gave this call up: it took too long")
+            return _End(grpc.StatusCode.DEADLINE_EXCEEDED, "the server gave this call up: it took too long")
         error_id = secrets.token_hex(8)
         self._observe(method, "INTERNAL")
         _log.error("rpc_failed", method=method, error_id=error_id, exc_info=error)
-        await context.abort(grpc.StatusCode.INTERNAL, f"internal error (request {error_id})")
-
-
-async def _write_all(behaviour: Callable[..., Any], request: Any, context: Context) -> None:
-    """Run a method that answers with a stream, by yielding its messages or by writing them itself."""
-    answers = behaviour(_parsed(request), context)
-    if hasattr(answers, "__aiter__"):
-        async with aclosing(answers):
-            async for message in answers:
-                await context.write(message)
-    else:
-        await answers
+        return _End(grpc.StatusCode.INTERNAL, f"internal error (request {error_id})")
 
 
 def _strict(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
@@ -204,7 +233,7 @@ def _strict(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any
         try:
             return deserialize(data) if deserialize else data
         except Exception:  # noqa: BLE001 - the parser's error says nothing that a caller should see
-            raise ValidationError.at("", "malformed request") from None
+            raise _malformed() from None
 
     return parse
 
@@ -215,13 +244,17 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
     def parse(data: bytes) -> Any:
         try:
             return strict(data)
-        except ValidationError as error:
-            return _Malformed(error)
+        except ValidationError:
+            return _Malformed()
 
     return parse
 
 
 def _parsed(request: Any) -> Any:
     if isinstance(request, _Malformed):
-        raise request.error
+        raise _malformed()
     return request
+
+
+def _malformed() -> ValidationError:
+    return ValidationError.at("", "malformed request")

@@ -83,7 +83,8 @@ class _Channel:
         try:
             [refusal] = await self._parts.reports.submit([convert.report_from(update, self._agent_id)])
         except ArcentraError as error:
-            refusal = error
+            # With its traceback it would be in a cycle with this frame, and so keep the message.
+            refusal = error.with_traceback(None)
         return stream_pb2.StepRunStatusAck(
             step_run_id=update.step_run_id,
             accepted=refusal is None,
