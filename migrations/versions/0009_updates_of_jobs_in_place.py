@@ -12,6 +12,9 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # Dropped although the release before looks for overdue jobs by it, once a second, and scans job runs for that as long
+    # as it runs: while it is there each start and end of a job has to write every index, which is what this mends, and
+    # no index that names nothing of a job's progress finds those that run.
     # Of job runs alone: a change of a server that is still there holds these and then wants the queue.
     op.drop_index("ix_job_runs_deadline", "job_runs")
     # Counts for what is stored from here on; nothing is rewritten.

@@ -12,12 +12,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # The release before leaves it out of what it queues: the watchdog puts that right.
+    # The watchdog marks what waits by now, and what the release before queues after this: it takes few rows at a time,
+    # where an update here would keep everybody from the queue until it had looked at all of it. The index is empty.
     op.add_column("step_queue", sa.Column("job_started", sa.Boolean(), server_default=sa.text("false"), nullable=False))
-    op.execute(
-        "UPDATE step_queue q SET job_started = true FROM step_runs s JOIN job_runs j ON j.id = s.job_run_id"
-        " WHERE s.id = q.step_run_id AND j.status = 'RUNNING'"
-    )
     op.create_index("ix_step_queue_started", "step_queue", ["step_run_id"], postgresql_where=sa.text("job_started"))
 
 

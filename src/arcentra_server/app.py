@@ -229,7 +229,7 @@ class _Server:
             Loop("scheduler", self._schedule, interval=1.0, wait=self._bell.wait),
             Loop("orders", self._send_orders, interval=1.0, wait=self._order_bell.wait),
             Loop("hints", self._hints.run_once, interval=1.0, wait=self._hints.wait),
-            Loop("watchdog", self._watchdog.run_once, interval=WATCHDOG_SECONDS),
+            Loop("watchdog", self._watchdog.run_once, interval=WATCHDOG_SECONDS, wait=self._watchdog.wait),
             Loop("journal", self._journal.run_once, interval=1.0, wait=self._journal.wait),
             Loop("reaper", self._reaper.run_once, interval=1.0),
             Loop("credentials", self._auth.end_streams, interval=2.0),

@@ -163,15 +163,29 @@ async def test_upgrade_waits_for_a_change_that_is_under_way_and_hinders_it_nowhe
             assert await upgrading == ["0009", "0010"]
 
 
-async def test_job_that_runs_at_the_upgrade_keeps_its_time_limit(postgres: EmbeddedPostgres) -> None:
+async def test_upgrade_leaves_the_queue_as_it_is_and_what_is_overdue_in_it_times_out(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """A statement that looked at a long queue would keep everybody from it: what waits is marked later, bit by bit."""
     async with _older_database(postgres) as dsn:
+        await _upgrade_to(dsn, "0008")
         async with connected(dsn) as connection:
             pipeline_id = await _pipeline(connection)
-            await _store(connection, pipeline_id, "a")
-            await connection.execute("UPDATE job_runs SET status = 'RUNNING', started_at = now(), timeout_ms = 60000")
-        await migrate.upgrade(dsn)
-        async with connected(dsn) as connection:
-            assert await connection.fetchval("SELECT job_started FROM step_queue")
+            run_id = await _store(connection, pipeline_id, "a")
+            await connection.execute("UPDATE job_runs SET status = 'RUNNING', started_at = now(), timeout_ms = 0")
+            await connection.execute(
+                "UPDATE pipeline_runs SET status = 'RUNNING', running_jobs = 1, started_at = now()"
+            )
+            versions = await connection.fetch("SELECT ctid, xmin FROM step_queue")
+            await migrate.upgrade(dsn)
+            assert await connection.fetch("SELECT ctid, xmin FROM step_queue") == versions
+        async with World(dsn) as world:
+            run = Run(world, run_id, pipeline_id)
+            await world.server.reaper.run_once()
+            assert await run.states() == "Q"
+            assert await world.server.watchdog.run_once() == 1
+            await world.server.reaper.run_once()
+            assert (await run.states(), await run.status()) == ("T", RunStatus.FAILED)
 
 
 async def test_failure_that_the_previous_release_takes_after_the_upgrade_counts(dsn: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -70,6 +72,45 @@ async def test_job_whose_time_the_previous_release_does_not_watch_times_out(worl
     assert world.server.repairs == {"untimed_queue_row": 1}
     await world.server.reaper.run_once()
     assert (await run.states(), await run.status()) == ("ST", RunStatus.FAILED)
+
+
+async def test_more_than_a_pass_puts_right_is_left_to_one_that_comes_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upgrade thousands of rows of the queue may have to be marked, which the release before did not do."""
+    monkeypatch.setattr(watchdog, "LARGEST_BATCH", 2)
+    monkeypatch.setattr(watchdog, "MOST_BATCHES", 2)
+    monkeypatch.setattr(watchdog, "MORE_SECONDS", 0.0)
+    for _ in range(5):
+        await world.start(".")
+    await world.sql("DELETE FROM step_queue")
+    dog = world.server.watchdog
+    assert await dog.run_once() == 4
+    await dog.wait()
+    assert await dog.run_once() == 1
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await dog.wait()
+
+
+async def test_full_batches_of_which_nothing_can_be_put_right_are_not_looked_at_again_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LARGEST_BATCH", 1)
+    for _ in range(2):
+        await world.start(".")
+    await world.sql("DELETE FROM step_queue")
+    tries: list[object] = []
+
+    def do_nothing(_: Ledger, step: StepState) -> bool:
+        tries.append(step.id)
+        return False
+
+    monkeypatch.setattr(Ledger, "queue_again", do_nothing)
+    assert await world.server.watchdog.run_once() == 0
+    assert len(tries) == 1
+    monkeypatch.undo()
+    assert await world.server.watchdog.run_once() == 2
 
 
 async def test_step_that_no_agent_holds_has_failed(world: World) -> None:

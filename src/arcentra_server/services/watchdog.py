@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.ledger_repairs import REPAIRED
 
 LARGEST_BATCH = 100
+MOST_BATCHES = 10  # of a rule in one pass: what others wait for is looked at as well
+MORE_SECONDS = 1.0  # until the next pass when the last left something: after an upgrade thousands of rows may be due
 _log = structlog.get_logger()
 
 Count = Callable[[str, int], None]
@@ -45,6 +48,7 @@ class Watchdog:
     def __init__(self, store: ExecutionStore, count: Count) -> None:
         self._store = store
         self._count = count
+        self._more = asyncio.Event()
         self._rules = (
             _Rule("step_without_lease", invariants.unheld_steps, _fail_unheld),
             _Rule("step_not_in_queue", invariants.unqueued_steps, _queue_again),
@@ -66,24 +70,42 @@ class Watchdog:
         """
         repaired = 0
         errors: list[Exception] = []
+        self._more.clear()
         for rule in self._rules:
-            try:
-                async with self._store.database.transaction(snapshot=True) as tx:
-                    rows = await rule.find(tx, rule.bad.all_passed_over(), LARGEST_BATCH)
-                answers, failed = await rule.bad.each(self._store, rows, rule.act)
-            except Unavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - raised below, with the others
-                errors.append(error)
-                continue
-            errors += failed.values()
-            if done := [row for answer in answers for row in answer]:
-                _log.error("repaired", rule=rule.name, count=len(done), rows=[_named(row) for row in done])
-                self._count(rule.name, len(done))
-                repaired += len(done)
+            for _ in range(MOST_BATCHES):
+                try:
+                    found, done, failed = await self._batch(rule)
+                except Unavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - raised below, with the others
+                    errors.append(error)
+                    break
+                repaired += done
+                errors += failed
+                # Where nothing could be done, or another server did it, the next pass has time.
+                if found < LARGEST_BATCH or not done or failed:
+                    break
+            else:
+                self._more.set()
         if errors:
             raise ExceptionGroup("some of what does not fit together could not be put right", errors)
         return repaired
+
+    async def wait(self) -> None:
+        """Return, a little later, when the last pass left something that it could have put right."""
+        await self._more.wait()
+        await asyncio.sleep(MORE_SECONDS)
+
+    async def _batch(self, rule: _Rule) -> tuple[int, int, list[Exception]]:
+        """Return how many rows were found, how many of them put right, and what kept others from it."""
+        async with self._store.database.transaction(snapshot=True) as tx:
+            rows = await rule.find(tx, rule.bad.all_passed_over(), LARGEST_BATCH)
+        answers, failed = await rule.bad.each(self._store, rows, rule.act)
+        done = [row for answer in answers for row in answer]
+        if done:
+            _log.error("repaired", rule=rule.name, count=len(done), rows=[_named(row) for row in done])
+            self._count(rule.name, len(done))
+        return len(rows), len(done), list(failed.values())
 
 
 def _named(row: UUID | _Job) -> str:
