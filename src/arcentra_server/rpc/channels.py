@@ -160,19 +160,22 @@ class AgentChannels:
     def __init__(self) -> None:
         self._outboxes: dict[UUID, Outbox] = {}
         self._pushed: dict[UUID, None] = {}
+        self._stopping = False
 
     def open(self, agent_id: UUID, *, pulls: bool = False) -> Outbox:
-        """Open a channel for an agent; one that it had before ends."""
+        """Open a channel for an agent; one that it had before ends. When the server stops, the agent is told at once."""
         before = self._outboxes.get(agent_id)
         if before is not None:
             before.close(superseded=True)
         outbox = self._outboxes[agent_id] = Outbox(agent_id, pulls=pulls)
         self._pushed.pop(agent_id, None)
+        if self._stopping:
+            outbox.ask_to_reconnect()
         return outbox
 
     def take_dispatches(self, outbox: Outbox) -> None:
-        """Let the scheduler push to a channel: it is past its first message."""
-        if self._outboxes.get(outbox.agent_id) is outbox and not outbox.pulls:
+        """Let the scheduler push to a channel: it is past its first message. Not when the server stops."""
+        if self._outboxes.get(outbox.agent_id) is outbox and not outbox.pulls and not self._stopping:
             self._pushed[outbox.agent_id] = None
 
     def pass_over(self, agent_id: UUID, seconds: float, then: Callable[[], None]) -> None:
@@ -207,7 +210,8 @@ class AgentChannels:
             outbox.change(standing)
 
     def ask_all_to_reconnect(self) -> None:
-        """Tell every agent that this server stops."""
+        """Tell every agent that this server stops, and those that come yet: their calls may have been accepted before."""
+        self._stopping = True
         self._pushed.clear()
         for outbox in self._outboxes.values():
             outbox.ask_to_reconnect()
