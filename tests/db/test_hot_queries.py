@@ -144,9 +144,8 @@ async def _run_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None
     first, *others = world.take(agent)
     for dispatch in (first, *others):
         assert await world.report(dispatch, StepStatus.RUNNING) is None
-    await world.server.arrivals.catch_up(
-        agent, [first.step_run_id], [(await world.server.steps.get(first.step_run_id)).job_id], names_steps=False
-    )
+    job_id = (await world.server.steps.get(first.step_run_id)).job_id
+    await world.come_back(agent, [dispatch.step_run_id for dispatch in (first, *others)], [job_id])
     await world.server.agents.heartbeat(agent)
     await world.end(first)
     await world.server.dispatch.refused(pulling, first.lease_id, "")
@@ -164,7 +163,8 @@ async def _run_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None
 
 _MUST_SEE = (
     "SELECT EXISTS (SELECT FROM (SELECT ready_at",
-    "AS age\n      FROM leases l",
+    "AS started\n             FROM unnest",
+    "s.cancel_reason\n      FROM leases l",
     "AS c(agent_id, id) LEFT JOIN job_runs",
     "AS free\n      FROM agents a LEFT JOIN leases",
     "FROM front",

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import grpc
@@ -145,6 +146,30 @@ async def test_a_disabled_agent_comes_back_to_what_it_runs(admin: Client, regist
     await close(call)
     for door in doors(agent):
         assert (await refusal(door))[:2] == REFUSED
+
+
+async def test_a_restarted_agent_has_lost_its_step_though_the_clock_of_the_database_was_set_back(
+    admin: Client, registration: str, sql: asyncpg.Connection
+) -> None:
+    _, agent = await admin.join(registration, "restarted", labels={"pool": "restarted"})
+    pipeline_id = await one_step_pipeline(admin, "restarted", pool="restarted")
+    trigger = pipeline_pb2.TriggerPipelineRequest(pipeline_id=pipeline_id)
+    await admin.pipeline.TriggerPipeline(trigger, metadata=admin.metadata)
+    step = await take_one(agent)
+    report = agent_pb2.ReportStepRunStatusRequest(
+        step_run_id=step.step_run_id, status=steprun_pb2.STEP_RUN_STATUS_RUNNING
+    )
+    await agent.agent.ReportStepRunStatus(report, metadata=agent.metadata)
+    await sql.execute(
+        "UPDATE leases SET created_at = created_at + interval '5 min' WHERE step_run_id = $1", UUID(step.step_run_id)
+    )
+    call = await connect(agent)
+    message = await call.read()
+    while message.acked_sequence < 1:
+        message = await call.read()
+    await close(call)
+    query = "SELECT status || ' ' || failure_reason FROM step_runs WHERE id = $1"
+    assert await sql.fetchval(query, UUID(step.step_run_id)) == "FAILED agent_lost"
 
 
 async def test_settings_come_first_and_when_they_change(admin: Client, registration: str) -> None:

@@ -67,12 +67,11 @@ async def test_agents_that_come_together_are_each_told_what_they_missed(world: W
     world.server.links.online.clear()
     await world.server.steps.cancel(cancelled.step_run_id, "not wanted")
     [job, other] = [(await world.server.steps.get(one.step_run_id)).job_id for one in (kept, gone)]
-    catch_up = world.server.arrivals.catch_up
     news = await asyncio.gather(
-        catch_up(back, [kept.step_run_id, gone.step_run_id], [job, other], names_steps=True),
-        catch_up(restarted, [], [other], names_steps=True),
-        catch_up(told, [cancelled.step_run_id], [], names_steps=True),
-        catch_up(new, [], [], names_steps=True),
+        world.come_back(back, [kept.step_run_id, gone.step_run_id], [job, other]),
+        world.come_back(restarted, [], [other]),
+        world.come_back(told, [cancelled.step_run_id]),
+        world.come_back(new),
     )
     assert [one.dispatches for one in news] == [[], [], [], [unstarted]]
     cancels = [[(command.agent_id, command.step_run_id, command.reason) for command in one.cancels] for one in news]
@@ -91,11 +90,11 @@ async def test_step_that_one_of_two_messages_of_an_agent_loses_is_to_be_killed_f
     """Its channel broke after the first message and it came again, before either was dealt with."""
     (first, _), (agent, leased) = await _leased(world, "a"), await _leased(world, "b")
     assert await world.report(leased, StepStatus.RUNNING) is None
-    catch_up = world.server.arrivals.catch_up
+    started, catch_up = await world.started(agent), world.server.arrivals.catch_up
     _, named, unnamed = await asyncio.gather(
-        catch_up(first, [], [], names_steps=True),
-        catch_up(agent, [leased.step_run_id], [], names_steps=True),
-        catch_up(agent, [], [], names_steps=True),
+        catch_up(first, [], [], started=frozenset()),
+        catch_up(agent, [leased.step_run_id], [], started=started),
+        catch_up(agent, [], [], started=started),
     )
     assert (named.cancels, unnamed.cancels) == ([], []), "it is told on the channel that it has when the step is lost"
     assert [command.step_run_id for command in world.server.links.cancels] == [leased.step_run_id]
@@ -107,13 +106,13 @@ async def test_message_whose_channel_has_gone_loses_nothing(world: World, monkey
     monkeypatch.setattr("arcentra_server.services.arrivals.ARRIVAL_PAUSE", 0.5)  # in which the step starts
     (other, _), (agent, leased) = await _leased(world, "a"), await _leased(world, "b")
     catch_up = world.server.arrivals.catch_up
-    await catch_up(other, [], [], names_steps=True)
+    await world.come_back(other)
     async with asyncio.TaskGroup() as group:
-        stale = group.create_task(catch_up(agent, [], [], names_steps=True))
+        stale = group.create_task(catch_up(agent, [], [], started={leased.lease_id}))
         await asyncio.sleep(0)
         stale.cancel()
     assert await world.report(leased, StepStatus.RUNNING) is None
-    await catch_up(other, [], [], names_steps=True)
+    await world.come_back(other)
     assert (await world.server.steps.get(leased.step_run_id)).status is StepStatus.RUNNING
 
 
@@ -122,10 +121,10 @@ async def test_message_whose_channel_goes_while_it_waits_for_a_run_loses_nothing
     assert await world.report(leased, StepStatus.RUNNING) is None
     catch_up = world.server.arrivals.catch_up
     async with _run_held(world, leased), asyncio.TaskGroup() as group:
-        stale = group.create_task(catch_up(agent, [], [], names_steps=True))
+        stale = group.create_task(catch_up(agent, [], [], started={leased.lease_id}))
         await until(lambda: world.value(_WAITING))
         stale.cancel()
-    await catch_up(other, [], [], names_steps=True)
+    await world.come_back(other)
     assert (await world.server.steps.get(leased.step_run_id)).status is StepStatus.RUNNING
 
 
@@ -136,10 +135,10 @@ async def test_run_that_is_held_keeps_only_those_out_that_lost_a_step_of_it(worl
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     catch_up = world.server.arrivals.catch_up
     async with asyncio.TaskGroup() as group, _run_held(world, leased):
-        waits = group.create_task(catch_up(agent, [], [], names_steps=True))
+        waits = group.create_task(catch_up(agent, [], [], started={leased.lease_id}))
         await until(lambda: world.value(_WAITING))
-        news = await catch_up(other, [], [], names_steps=True)
-        await catch_up(restarted, [], [], names_steps=True)
+        news = await world.come_back(other)
+        await world.come_back(restarted)
         assert not waits.done()
     assert news.dispatches == [unstarted]
     assert waits.result().cancels == []
@@ -178,9 +177,9 @@ async def test_what_agents_cost_that_come_together_does_not_grow_with_their_numb
 
     async def come(agent_id: UUID, token: str) -> None:
         caller = await server.auth.authenticate(token, "peer")
-        await server.agents.admit(agent_id, caller.token_id)
+        briefing = await server.agents.admit(agent_id, caller.token_id)
         await server.agents.heartbeat(agent_id)
-        await server.arrivals.catch_up(agent_id, [], [], names_steps=True)
+        await server.arrivals.catch_up(agent_id, [], [], started=briefing.started)
 
     before = CountedDatabase.count
     await asyncio.gather(*(come(one.agent_id, one.token) for one in joined))

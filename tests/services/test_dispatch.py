@@ -4,6 +4,8 @@ import asyncio
 from collections import Counter
 from uuid import UUID
 
+import pytest
+
 from arcentra_server.db import contact
 from arcentra_server.db.contact import Beat
 from arcentra_server.domain.execution import Dispatch
@@ -284,7 +286,7 @@ async def _three_leased(world: World) -> tuple[UUID, list[Dispatch]]:
 
 async def test_what_was_not_started_is_sent_again(world: World) -> None:
     agent, leased = await _three_leased(world)
-    news = await world.server.arrivals.catch_up(agent, [], [], names_steps=True)
+    news = await world.come_back(agent)
     assert (news.dispatches, news.cancels, news.released) == (leased, [], [])
 
 
@@ -294,33 +296,45 @@ async def test_step_that_is_not_named_is_lost_and_one_that_is_not_held_is_to_be_
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     kept, lost, ended = leased
     await world.end(ended, StepStatus.FAILED)
-    news = await world.server.arrivals.catch_up(agent, [kept.step_run_id, ended.step_run_id], [], names_steps=True)
+    news = await world.come_back(agent, [kept.step_run_id, ended.step_run_id])
     assert [command.step_run_id for command in news.cancels] == [ended.step_run_id]
     assert (await world.server.steps.get(kept.step_run_id)).status is StepStatus.RUNNING
     row = await world.server.steps.get(lost.step_run_id)
     assert (row.status, row.failure_reason) == (StepStatus.FAILED, "agent_lost")
 
 
-async def test_first_message_that_comes_late_loses_nothing_that_was_leased_since_its_channel_was_opened(
+async def test_first_message_that_comes_late_loses_nothing_that_was_started_since_its_channel_was_opened(
     world: World,
 ) -> None:
-    """The agent has opened another channel meanwhile, to another server, and started a step that it got there."""
-    opened_at = asyncio.get_running_loop().time()
+    """The agent has opened another channel meanwhile, to another server, and started steps that it got there."""
     agent, leased = await _three_leased(world)
-    for dispatch in leased:
+    old, *newer = leased
+    assert await world.report(old, StepStatus.RUNNING) is None
+    started = await world.started(agent)
+    for dispatch in newer:
         assert await world.report(dispatch, StepStatus.RUNNING) is None
-    old, *newer = [dispatch.step_run_id for dispatch in leased]
-    await world.sql("UPDATE leases SET created_at = created_at - interval '1 min' WHERE step_run_id = $1", old)
-    news = await world.server.arrivals.catch_up(agent, [], [], names_steps=True, opened_at=opened_at)
+    news = await world.server.arrivals.catch_up(agent, [], [], started=started)
     assert news.cancels == []
-    states = [(await world.server.steps.get(step)).status for step in (old, *newer)]
+    states = [(await world.server.steps.get(dispatch.step_run_id)).status for dispatch in leased]
     assert states == [StepStatus.FAILED, StepStatus.RUNNING, StepStatus.RUNNING]
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+async def test_agent_that_was_restarted_loses_its_step_whatever_the_clock_of_the_database_does(
+    world: World, minutes: int
+) -> None:
+    agent, leased = await _three_leased(world)
+    assert await world.report(leased[0], StepStatus.RUNNING) is None
+    # As if the clock had been set by as much, the other way.
+    await world.sql("UPDATE leases SET created_at = created_at + make_interval(mins => $1)", minutes)
+    await world.come_back(agent)
+    assert (await world.server.steps.get(leased[0].step_run_id)).status is StepStatus.FAILED
 
 
 async def test_agent_that_names_no_steps_loses_none(world: World) -> None:
     agent, leased = await _three_leased(world)
     assert await world.report(leased[0], StepStatus.RUNNING) is None
-    news = await world.server.arrivals.catch_up(agent, [], [], names_steps=False)
+    news = await world.server.arrivals.catch_up(agent, [], [], started=frozenset())
     assert (news.dispatches, news.cancels) == (leased[1:], [])
     assert (await world.server.steps.get(leased[0].step_run_id)).status is StepStatus.RUNNING
 
@@ -331,10 +345,11 @@ async def test_cancellation_that_was_missed_is_told(world: World) -> None:
     assert await world.report(leased[0], StepStatus.RUNNING) is None
     await world.server.steps.cancel(leased[0].step_run_id, "not wanted")
     assert world.server.links.cancels == []
-    for running, names_steps in (([leased[0].step_run_id], True), ([], False)):
-        news = await world.server.arrivals.catch_up(agent, running, [], names_steps=names_steps)
+    started = await world.started(agent)
+    for running, known in (([leased[0].step_run_id], started), ([], frozenset[UUID]())):
+        news = await world.server.arrivals.catch_up(agent, running, [], started=known)
         told = [(command.step_run_id, command.reason) for command in news.cancels]
-        assert told == [(leased[0].step_run_id, "not wanted")], f"names_steps={names_steps}"
+        assert told == [(leased[0].step_run_id, "not wanted")], f"names {len(running)} steps"
 
 
 async def test_workspaces_of_ended_and_unknown_jobs_may_go(world: World) -> None:
@@ -344,9 +359,7 @@ async def test_workspaces_of_ended_and_unknown_jobs_may_go(world: World) -> None
         assert await world.report(dispatch, StepStatus.RUNNING) is None
     await world.end(leased[0], StepStatus.FAILED)
     unknown = UUID(int=7)
-    news = await world.server.arrivals.catch_up(
-        agent, [leased[1].step_run_id], [jobs[0], jobs[1], unknown], names_steps=True
-    )
+    news = await world.come_back(agent, [leased[1].step_run_id], [jobs[0], jobs[1], unknown])
     assert set(news.released) == {jobs[0], unknown}
 
 
@@ -360,7 +373,7 @@ async def test_workspace_of_an_earlier_attempt_may_go(world: World) -> None:
     await world.server.steps.retry(leased[0].step_run_id)
     job = (await world.server.steps.get(leased[0].step_run_id)).job_id
     running = [dispatch.step_run_id for dispatch in leased[1:]]
-    news = await world.server.arrivals.catch_up(agent, running, [job], names_steps=True)
+    news = await world.come_back(agent, running, [job])
     assert news.released == [job]
 
 
@@ -377,7 +390,7 @@ async def test_workspace_of_a_step_that_is_about_to_start_stays(world: World) ->
     """The RUNNING report may be on its way while the agent connects again: the job has no agent yet, but a lease here."""
     agent, leased = await _three_leased(world)
     job = (await world.server.steps.get(leased[0].step_run_id)).job_id
-    news = await world.server.arrivals.catch_up(agent, [leased[0].step_run_id], [job], names_steps=True)
+    news = await world.come_back(agent, [leased[0].step_run_id], [job])
     assert news.released == []
 
 

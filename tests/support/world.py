@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -30,7 +31,7 @@ from arcentra_server.domain.token_maker import TokenMaker
 from arcentra_server.rpc.convert.dispatch import WireForm, complete, spec_of
 from arcentra_server.services.agents import AgentFacts, AgentService
 from arcentra_server.services.approvals import ApprovalService
-from arcentra_server.services.arrivals import ArrivalService
+from arcentra_server.services.arrivals import ArrivalService, CatchUp
 from arcentra_server.services.auth import AuthService
 from arcentra_server.services.concurrency import ConcurrencyService
 from arcentra_server.services.dispatch import DispatchService
@@ -192,6 +193,16 @@ class World:
         if online:
             self.server.links.online.add(joined.agent_id)
         return joined.agent_id
+
+    async def started(self, agent: UUID) -> AbstractSet[UUID]:
+        """Let an agent be admitted to a channel; return the leases whose steps it has started by then."""
+        token_id = await self.value("SELECT id FROM tokens WHERE agent_id = $1 AND revoked_at IS NULL", agent)
+        return (await self.server.agents.admit(agent, token_id)).started
+
+    async def come_back(self, agent: UUID, running: Sequence[UUID] = (), kept_jobs: Sequence[UUID] = ()) -> CatchUp:
+        """Let an agent open a channel and say which steps and workspaces it has; return what it has missed."""
+        started = await self.started(agent)
+        return await self.server.arrivals.catch_up(agent, running, kept_jobs, started=started)
 
     def take(self, agent: UUID) -> list[Dispatch]:
         """Return what was sent to an agent since the last time."""

@@ -79,7 +79,9 @@ async def briefings(
                   CASE WHEN t.expires_at IS NOT NULL
                        THEN extract(epoch FROM t.created_at + (t.expires_at - t.created_at) / 2 - clock_timestamp())
                        WHEN NOT $3 THEN 0 END::float8 AS rotate_in,
-                  EXISTS (SELECT 1 FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS busy
+                  EXISTS (SELECT 1 FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS busy,
+                  ARRAY(SELECT l.id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
+                         WHERE l.agent_id = a.id AND l.ended_at IS NULL AND s.status = 'RUNNING') AS started
              FROM unnest($1::uuid[], $2::text[]) AS c(agent_id, token_id)
              JOIN agents a ON a.id = c.agent_id JOIN tokens t ON t.id = c.token_id AND t.agent_id = a.id
             WHERE a.deleted_at IS NULL AND t.revoked_at IS NULL""",
@@ -87,7 +89,12 @@ async def briefings(
         [token_id for _, token_id in wanted],
         endless_tokens,
     )
-    return {(row["id"], row["token_id"]): Briefing(standing_of(row), row["rotate_in"], row["busy"]) for row in rows}
+    return {
+        (row["id"], row["token_id"]): Briefing(
+            standing_of(row), row["rotate_in"], row["busy"], frozenset(row["started"])
+        )
+        for row in rows
+    }
 
 
 async def insert(

@@ -64,8 +64,7 @@ _UNACKED = """
      WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
 """
 _HELD = """
-    SELECT l.agent_id, l.step_run_id, s.status, s.cancel_cause, s.cancel_reason,
-           extract(epoch FROM clock_timestamp() - l.created_at)::float8 AS age
+    SELECT l.id AS lease_id, l.agent_id, l.step_run_id, s.status, s.cancel_cause, s.cancel_reason
       FROM leases l JOIN step_runs s ON s.id = l.step_run_id WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL
 """
 # Each in the order of an index: an empty queue is known at once, however much is held of what is bound to no agent.
@@ -132,10 +131,7 @@ async def unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
 
 
 async def held(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
-    """Return the step runs that are leased to agents, with their state and whether they are to be cancelled.
-
-    `age`: seconds since the lease was given.
-    """
+    """Return the step runs that are leased to agents, with their state and whether they are to be cancelled."""
     return list(await tx.fetch(_HELD, agent_ids))
 
 

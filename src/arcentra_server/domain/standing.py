@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Self
+from uuid import UUID
 
 PENDING_APPROVAL = "agent pending approval"
 DISABLED = "agent is disabled"
@@ -36,12 +38,13 @@ class Briefing:
     """What an agent that comes is told, and whether it may come.
 
     `rotate_in`: seconds until its credential is to be rotated, negative when that is due, None for never. `busy`: it
-    holds step runs.
+    holds step runs. `started`: the leases of those that it has started.
     """
 
     standing: Standing
     rotate_in: float | None = None
     busy: bool = False
+    started: AbstractSet[UUID] = frozenset()
 
     @property
     def refusal(self) -> str:

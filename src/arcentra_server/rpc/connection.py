@@ -87,7 +87,6 @@ class Connection:
         self._write = write
         self._welcome: Welcome | None = None
         self._outbox = parts.channels.open(agent_id, pulls=False)
-        self._opened_at = asyncio.get_running_loop().time()
         self._batched = False
         self._beats = 0
         self._said: tuple[int, bool] | None = None
@@ -215,10 +214,9 @@ class Connection:
         running = [step for step in map(parse_id, listed) if step is not None]
         # Only a heartbeat says which steps the agent has; a message without one says nothing of the others.
         names_steps = self._batched and message.HasField("heartbeat")
+        started = self._welcome.started if names_steps and self._welcome is not None else frozenset[UUID]()
         kept = _kept_jobs(message.heartbeat)
-        news = await self._parts.arrivals.catch_up(
-            self._agent_id, running, kept, names_steps=names_steps, opened_at=self._opened_at
-        )
+        news = await self._parts.arrivals.catch_up(self._agent_id, running, kept, started=started)
         crashpoint("connect.caught_up")
         for dispatch in news.dispatches:
             self._outbox.dispatch(dispatch)

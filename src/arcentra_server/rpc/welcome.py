@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set as AbstractSet
+from uuid import UUID
 
 from arcentra_server.domain.errors import Unauthenticated
 from arcentra_server.domain.standing import Standing
@@ -15,10 +17,12 @@ class Welcome:
     """What is told to an agent while its channel is open.
 
     `rotate_in`: seconds until it is told to rotate its credential, None for never. The credential of a channel stays the
-    same as long as it is open, so that this need not be looked up again.
+    same as long as it is open, so that this need not be looked up again. `started`: the leases whose steps it had started
+    when it came.
     """
 
-    def __init__(self, outbox: Outbox, rotate_in: float | None) -> None:
+    def __init__(self, outbox: Outbox, rotate_in: float | None, started: AbstractSet[UUID] = frozenset()) -> None:
+        self.started = started
         self._outbox = outbox
         self._rotate_at = None if rotate_in is None else asyncio.get_running_loop().time() + rotate_in
 
@@ -43,4 +47,4 @@ async def welcome(parts: AgentParts, outbox: Outbox, token_id: str) -> Welcome:
     """
     briefing = await parts.agents.admit(outbox.agent_id, token_id)
     outbox.brief(parts.settings.at(briefing))
-    return Welcome(outbox, briefing.rotate_in)
+    return Welcome(outbox, briefing.rotate_in, briefing.started)

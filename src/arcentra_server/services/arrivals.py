@@ -7,7 +7,6 @@ gone loses nothing: the agent may have got the step since, through another serve
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -43,8 +42,7 @@ class _Arrival:
     agent_id: UUID
     running: AbstractSet[UUID]
     kept_jobs: Sequence[UUID]
-    names_steps: bool
-    opened_at: float
+    started: AbstractSet[UUID]
 
 
 _Held = dict[UUID, dict[UUID, Row]]  # what is leased to each agent, by step run; see `claims.held`
@@ -63,8 +61,7 @@ class ArrivalService:
         running: Sequence[UUID],
         kept_jobs: Sequence[UUID],
         *,
-        names_steps: bool,
-        opened_at: float | None = None,
+        started: AbstractSet[UUID],
     ) -> CatchUp:
         """Answer what an agent that connects has missed: keep or kill for each step it runs, and what it should have.
 
@@ -72,9 +69,10 @@ class ArrivalService:
             agent_id: The agent.
             running: The step runs whose process it has.
             kept_jobs: The job runs whose workspace it has.
-            names_steps: Whether `running` is complete; a started step that it leaves out is then lost.
-            opened_at: When its channel was opened, in the time of the event loop; None for just now. What was leased
-                since, and started through another server, could not be in `running`.
+            started: The leases whose steps it had started when it was admitted, before its message was read; none where
+                `running` is not complete. A step of these that still runs and is not in `running` is lost. What it
+                started since, through another server, could not be in `running`. No clock is asked: that of the
+                database may be set back.
 
         When it is cancelled nothing is lost, but for a commit that was under way.
 
@@ -82,8 +80,7 @@ class ArrivalService:
             WriteConflict: a run of which it lost a step is held by another writer, again and again.
             Unavailable: the database is away.
         """
-        opened_at = asyncio.get_running_loop().time() if opened_at is None else opened_at
-        arrival = _Arrival(agent_id, set(running), kept_jobs, names_steps, opened_at)
+        arrival = _Arrival(agent_id, set(running), kept_jobs, started)
         news = await self._batcher.submit(arrival, pause=ARRIVAL_PAUSE)
         return await self._store.change(partial(self._lose, arrival)) if news is None else news
 
@@ -103,15 +100,14 @@ class ArrivalService:
         """Return what each has missed; None for one that lost something, which is left to a change of its own."""
         async with self._store.database.transaction(snapshot=True) as tx:
             held = await _held(tx, arrivals)
-            now = asyncio.get_running_loop().time()
-            losers = {id(arrival) for arrival in arrivals if _lost(arrival, held[arrival.agent_id], now)}
+            losers = {id(arrival) for arrival in arrivals if _lost(arrival, held[arrival.agent_id])}
             news = await self._news(tx, arrivals, held)
         # A step whose secret is gone is failed by the scheduler's next pass: here all would wait for its run.
         return [None if id(arrival) in losers else one for arrival, one in zip(arrivals, news, strict=True)]
 
     async def _lose(self, arrival: _Arrival, tx: Tx, ledger: Ledger) -> CatchUp:
         held = await _held(tx, [arrival])
-        if lost := _lost(arrival, held[arrival.agent_id], asyncio.get_running_loop().time()):
+        if lost := _lost(arrival, held[arrival.agent_id]):
             await load_steps(tx, ledger, lost)
             for step_id in lost:
                 ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
@@ -142,13 +138,13 @@ async def _held(tx: Tx, arrivals: Sequence[_Arrival]) -> _Held:
     return held
 
 
-def _lost(arrival: _Arrival, held: Mapping[UUID, Row], now: float) -> list[UUID]:
+def _lost(arrival: _Arrival, held: Mapping[UUID, Row]) -> list[UUID]:
     """Return the steps that an agent had started and does not have any more."""
-    if not arrival.names_steps:
-        return []
-    open_for = now - arrival.opened_at
-    started = [step for step, row in held.items() if row["status"] == StepStatus.RUNNING and row["age"] > open_for]
-    return [step for step in started if step not in arrival.running]
+    return [
+        step
+        for step, row in held.items()
+        if row["status"] == StepStatus.RUNNING and row["lease_id"] in arrival.started and step not in arrival.running
+    ]
 
 
 def _cancels(arrival: _Arrival, held: Mapping[UUID, Row]) -> list[CancelCommand]:
