@@ -138,3 +138,11 @@ def test_secrets_take_the_place_of_their_marks_in_the_dispatch_alone() -> None:
     seen = shown(payload, ["KEY", "TAG"])
     assert (seen.env["A"], seen.image) == ("Bearer ${{ secrets.KEY }}", "x:${{ secrets.TAG }}")
     assert b"s3cr3t" not in payload
+
+
+@given(st.sets(NAMES, min_size=1, max_size=20))
+def test_marks_are_filled_in_every_variable(names: set[str]) -> None:
+    payload = FORM.encode(step(env={name: f"<{mark('KEY')}>" for name in names}))
+    run = complete(Dispatch(UUID(int=7), "t", UUID(int=1), UUID(int=8), 1, payload, {"S": "s3cr3t"}, {"KEY": "s3cr3t"}))
+    assert dict(run.env) == dict.fromkeys(names, "<s3cr3t>")
+    assert dict(shown(payload, ["KEY"]).env) == dict.fromkeys(names, "<${{ secrets.KEY }}>")

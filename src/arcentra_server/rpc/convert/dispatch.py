@@ -116,7 +116,7 @@ def spec_of(payload: bytes) -> agent_pb2.StepRun:
 
 
 def _fill(run: agent_pb2.StepRun, values: Mapping[str, str]) -> None:
-    for name in run.env:
+    for name in list(run.env):  # a map in which values are set while it is gone through passes some over
         run.env[name] = fill_secrets(run.env[name], values)
     _fill_struct(run.args, values)
     run.image = fill_secrets(run.image, values)
