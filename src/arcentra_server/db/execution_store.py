@@ -20,6 +20,7 @@ from arcentra_server.domain.errors import ArcentraError, WriteConflict
 from arcentra_server.domain.execution import Dispatch, RunState
 from arcentra_server.domain.lease_tokens import LeaseTokens
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.portions import LARGEST_STEP_RUN
 from arcentra_server.domain.ports import AgentLinks, DispatchForm, Wake
 from arcentra_server.domain.states import FailureReason
 
@@ -73,7 +74,8 @@ class ExecutionStore:
         self.form = form
         self._vault = vault
         self._turns = Turns(form, vault, new_id)
-        # Leased, but not to be sent, as a secret of theirs is not there; they fail in a change of their own.
+        # Leased, but not to be sent, as a secret of theirs is not there or they are too large with them; they fail in a
+        # change of their own.
         self._unsendable: dict[UUID, str] = {}
         self._links = links
         self._tokens = tokens
@@ -128,12 +130,12 @@ class ExecutionStore:
     ) -> list[Dispatch]:
         """Return leased rows as dispatches, with the tokens of their leases and the secrets that their steps name.
 
-        A step whose secret is gone is left out, and fails with the next `fail_unsendable`. `runs`: the runs as they are
-        now, where the rows do not say their commits.
+        A step whose secret is gone, and one that no message holds, is left out and fails with the next
+        `fail_unsendable`. `runs`: the runs as they are now, where the rows do not say their commits.
         """
         leased = list(rows)
         secrets = await self._secrets(tx, [row for row in leased if row["secrets"]])
-        return [
+        dispatches = [
             Dispatch(
                 row["id"],
                 self._tokens.token(row["id"]),
@@ -147,6 +149,19 @@ class ExecutionStore:
             for row in leased
             if row["step_run_id"] not in self._unsendable
         ]
+        return [dispatch for dispatch in dispatches if self._fits(dispatch)]
+
+    def _fits(self, dispatch: Dispatch) -> bool:
+        """Answer whether a message holds a step run; one that does not fit is noted for `fail_unsendable`."""
+        size = self.form.size(dispatch)
+        if size <= LARGEST_STEP_RUN:
+            return True
+        counted = "with its secrets, each as often as the step names it" if dispatch.secrets else "with all its values"
+        self._unsendable[dispatch.step_run_id] = (
+            f"the step has {size:,} bytes {counted}, more than the {LARGEST_STEP_RUN:,} that can be sent to an agent: "
+            "give it fewer or smaller secrets and values, split it, or let it fetch what is large by itself"
+        )
+        return False
 
     async def _secrets(self, tx: Tx, rows: list[Row]) -> dict[UUID, tuple[dict[str, str], dict[str, str]]]:
         """Return for each lease its secrets by environment variable, and by their own names."""
@@ -171,7 +186,7 @@ class ExecutionStore:
         return secrets
 
     async def fail_unsendable(self) -> None:
-        """End the steps that were leased and cannot be sent as a secret of theirs is gone."""
+        """End the steps that were leased and cannot be sent: a secret of theirs is gone, or no message holds them."""
         if not self._unsendable:
             return
         messages = dict(self._unsendable)

@@ -37,6 +37,10 @@ class DispatchForm(Protocol):
         """Return it with other environment variables and, if not None, another timeout in milliseconds."""
         ...
 
+    def size(self, dispatch: Dispatch) -> int:
+        """Return how many bytes a step run has when it is sent, with its lease and its secrets."""
+        ...
+
 
 class AgentLinks(Protocol):
     """The agents that hold a channel to this process. Nothing here is a source of truth: leases are rows."""

@@ -16,7 +16,7 @@ from arcentra_server.domain.errors import Unauthenticated
 from arcentra_server.domain.execution import CancelCommand, Dispatch, Release
 from arcentra_server.domain.standing import Settings, Standing
 
-LARGEST_DISPATCH = 64  # step runs a message, so that none comes near the limit of a message's size
+LARGEST_DISPATCH = 64  # step runs a message; how many bytes it may have, `domain/portions.py` says
 
 
 @dataclass(frozen=True, slots=True)

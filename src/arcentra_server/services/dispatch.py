@@ -20,6 +20,7 @@ from arcentra_server.db.execution_store import ExecutionStore, Placed, PlacingFa
 from arcentra_server.db.queue_head import MOST_READ, QueueHead
 from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.ledger import Ledger
+from arcentra_server.domain.portions import portions
 from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.domain.states import FailureReason, StepStatus
@@ -203,10 +204,13 @@ class DispatchService:
     async def fetch(self, agent_id: UUID, wanted: int, wait_seconds: float) -> list[Dispatch]:
         """Return up to `wanted` step runs for an agent that pulls, waiting for the first at most `wait_seconds`.
 
-        Leases it was given before and has not started come first.
+        Leases that it has not started come first: those that found no place in an answer yet, then those it was given.
+        What one message does not hold stays leased, for its next fetch.
         """
         async with self._store.database.transaction() as tx:
-            again = (await self._store.dispatches(tx, await claims.unacknowledged(tx, [agent_id])))[:wanted]
+            rows = await claims.unacknowledged(tx, [agent_id])
+            rows.sort(key=lambda row: row["id"] in self._handed_out)
+            again = self._portion(await self._store.dispatches(tx, rows), wanted)
         if again or self._closed:
             self._handed_out |= {dispatch.lease_id for dispatch in again}
             return again
@@ -288,11 +292,16 @@ class DispatchService:
                 pulled[dispatch.agent_id].append(dispatch)
         for demand in demands:
             found = pulled[demand.agent_id]
-            given, pulled[demand.agent_id] = found[: demand.wanted], found[demand.wanted :]
+            given = self._portion(found, demand.wanted)
+            pulled[demand.agent_id] = found[len(given) :]
             if given and not demand.answer.done():
                 demand.answer.set_result(given)
                 self._handed_out |= {dispatch.lease_id for dispatch in given}
         self._links.dispatch([dispatch for dispatch in dispatches if dispatch.agent_id not in pulled])
+
+    def _portion(self, dispatches: Sequence[Dispatch], wanted: int) -> list[Dispatch]:
+        """Return the first ones that one message holds, `wanted` at most."""
+        return next(portions(dispatches, wanted, self._store.form.size), [])
 
 
 def _limit(agents: Sequence[AgentSlots], demands: Sequence[_Demand]) -> list[AgentSlots]:

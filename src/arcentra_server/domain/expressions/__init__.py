@@ -14,7 +14,7 @@ from __future__ import annotations
 from arcentra_server.domain.expressions.conditions import check_condition, holds
 from arcentra_server.domain.expressions.errors import ExpressionError
 from arcentra_server.domain.expressions.functions import Meter
-from arcentra_server.domain.expressions.marks import fill_secrets
+from arcentra_server.domain.expressions.marks import fill_secrets, marks_in
 from arcentra_server.domain.expressions.names import Context, Names, Outcome
 from arcentra_server.domain.expressions.templates import Rendered, Templates, rendered, templates_of
 from arcentra_server.domain.expressions.texts import (
@@ -44,6 +44,7 @@ __all__ = [
     "holds",
     "is_template",
     "literal",
+    "marks_in",
     "render",
     "render_value",
     "rendered",

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 
 from arcentra_server.domain.expressions.errors import ExpressionError
 
-_MARK = re.compile("\0secret:([A-Za-z_][A-Za-z0-9_]{0,127})\0")
+_NAME = "\0secret:([A-Za-z_][A-Za-z0-9_]{0,127})\0"
+_MARK = re.compile(_NAME)
+_RAW_MARK = re.compile(_NAME.encode())
 
 
 def mark(name: str) -> str:
@@ -22,6 +24,11 @@ def mark(name: str) -> str:
 def marked(texts: Iterable[str]) -> frozenset[str]:
     """Return the names of the secrets that have a mark in texts."""
     return frozenset(name for text in texts if "\0" in text for name in _MARK.findall(text))
+
+
+def marks_in(raw: bytes) -> list[str]:
+    """Return the names of the secrets that have marks in a stored form, each as often as it has."""
+    return [name.decode() for name in _RAW_MARK.findall(raw)] if b"\0secret:" in raw else []
 
 
 def fill_secrets(text: str, values: Mapping[str, str]) -> str:

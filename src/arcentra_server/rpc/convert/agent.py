@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from uuid import UUID
 
@@ -12,13 +12,14 @@ from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.stream.v1 import stream_pb2
 from arcentra_server.db.agents import AgentRow
 from arcentra_server.domain.errors import ArcentraError, Fault, NotLeased, ValidationError
-from arcentra_server.domain.execution import CancelCommand, Dispatch, StepReport
+from arcentra_server.domain.execution import CancelCommand, StepReport
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.domain.ledger import NOT_LEASED
+from arcentra_server.domain.portions import portions
 from arcentra_server.domain.standing import Settings
 from arcentra_server.domain.states import FailureReason, RunStatus, StepStatus
 from arcentra_server.rpc.channels import LARGEST_DISPATCH, Outgoing, Refusal
-from arcentra_server.rpc.convert.dispatch import complete
+from arcentra_server.rpc.convert.dispatch import complete, sent_size
 from arcentra_server.rpc.convert.enums import AGENT_STATUS, STEP_STATUS
 from arcentra_server.services.agents import AgentFacts
 from arcentra_server.services.runs import JobReport
@@ -38,7 +39,6 @@ LARGEST_ERROR = 4_096
 LARGEST_LABELS = 200
 LONGEST_FACT = 128  # characters
 LARGEST_METRICS = 100
-LARGEST_PAYLOAD = 2 * 1024 * 1024  # bytes of step runs in one message, half of what gRPC takes by default
 LARGEST_METRIC = 1_024  # characters of a name or a value
 LARGEST_LOG = 2**63 - 1  # bytes
 LARGEST_ARTIFACTS = 1_000
@@ -153,7 +153,7 @@ def acks_of(message: agent_pb2.ConnectRequest) -> list[agent_pb2.TaskAck]:
 
 
 def responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
-    """Yield the messages of what goes out: one for a client that takes batches, one a step run for the others."""
+    """Yield the messages of what goes out: as few as can be for a client that takes batches, one a step run for others."""
     messages = _responses(outgoing, agent_id, batched=batched)
     if outgoing.settings is None:
         return messages
@@ -164,10 +164,10 @@ def responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[a
 
 def _responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[agent_pb2.ConnectResponse]:
     first = True
-    for chunk in _chunks(outgoing.dispatches, LARGEST_DISPATCH if batched else 1):
-        response = agent_pb2.ConnectResponse(agent_id=agent_id, command_id=str(chunk[0].lease_id))
+    for portion in portions(outgoing.dispatches, LARGEST_DISPATCH if batched else 1, sent_size):
+        response = agent_pb2.ConnectResponse(agent_id=agent_id, command_id=str(portion[0].lease_id))
         step_runs = response.task_dispatch.step_runs
-        for dispatch in chunk:
+        for dispatch in portion:
             complete(dispatch, step_runs.add())
         if first and batched:
             _add_news(response, outgoing)
@@ -183,20 +183,6 @@ def _responses(outgoing: Outgoing, agent_id: str, *, batched: bool) -> Iterator[
     for step_id, reason in cancels.items():
         cancel = agent_pb2.TaskCancel(step_run_id=str(step_id), reason=reason)
         yield agent_pb2.ConnectResponse(agent_id=agent_id, task_cancel=cancel)
-
-
-def _chunks(dispatches: Sequence[Dispatch], most: int) -> Iterator[list[Dispatch]]:
-    """Yield dispatches message by message: so many, and so many bytes, that none is refused for its size."""
-    chunk: list[Dispatch] = []
-    room = LARGEST_PAYLOAD
-    for dispatch in dispatches:
-        if chunk and (len(chunk) == most or len(dispatch.payload) > room):
-            yield chunk
-            chunk, room = [], LARGEST_PAYLOAD
-        chunk.append(dispatch)
-        room -= len(dispatch.payload)
-    if chunk:
-        yield chunk
 
 
 def _add_news(response: agent_pb2.ConnectResponse, outgoing: Outgoing) -> None:

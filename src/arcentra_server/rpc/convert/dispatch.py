@@ -13,10 +13,13 @@ from google.protobuf import struct_pb2
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_server.domain.durations import format_duration
 from arcentra_server.domain.execution import Dispatch
-from arcentra_server.domain.expressions import Rendered, fill_secrets
+from arcentra_server.domain.expressions import Rendered, fill_secrets, marks_in
 from arcentra_server.domain.instantiate import COMMIT_VARIABLE, NewStep
 from arcentra_server.rpc.convert.definition_out import write_selector
 from arcentra_server.rpc.convert.struct_fields import plain_struct
+
+_LEASE = 256  # bytes, at most, of what `complete` says of the lease, and of the commit
+_SECRET = 16  # bytes, at most, around the name and the value of a secret
 
 
 class WireForm:
@@ -85,6 +88,23 @@ class WireForm:
         if timeout_ms is not None:
             run.timeout = format_duration(timeout_ms)
         return run.SerializeToString()
+
+    def size(self, dispatch: Dispatch) -> int:
+        """Return how many bytes a step run has when it is sent, with its lease and its secrets; see `sent_size`."""
+        return sent_size(dispatch)
+
+
+def sent_size(dispatch: Dispatch) -> int:
+    """Return how many bytes `complete` makes of a dispatch, or a few more, without making them.
+
+    Marks are counted with what takes their place: that is room enough for the longer lengths of what is around it.
+    """
+    size = len(dispatch.payload) + _LEASE
+    if not dispatch.secrets:
+        return size
+    values = {name: len(value.encode()) for name, value in dispatch.values.items()}
+    size += sum(len(name.encode()) + len(value.encode()) + _SECRET for name, value in dispatch.secrets.items())
+    return size + sum(values.get(name, 0) for name in marks_in(dispatch.payload))
 
 
 def complete(dispatch: Dispatch, run: agent_pb2.StepRun | None = None) -> agent_pb2.StepRun:
