@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from arcentra_server.domain.execution import CancelCommand
 from arcentra_server.domain.states import StepStatus
 from arcentra_server.rpc.channels import AgentChannels
@@ -92,3 +94,24 @@ async def test_what_is_of_agents_elsewhere_is_left_alone(world: World) -> None:
     assert await there.orders.run_once() == 0
     there.links.online = {await world.agent("y", online=False)}
     assert await there.orders.run_once() == 0
+
+
+async def test_leases_of_many_bytes_are_read_a_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that comes back gets the oldest at once, and the others with the passes that follow, in order."""
+    agent, channels = await world.agent("x", 5), AgentChannels()
+    await world.start(". . . . .")
+    await world.server.schedule()
+    leased = sorted(world.take(agent), key=lambda dispatch: dispatch.lease_id)
+    await world.sql(_NOT_JUST_NOW)
+    monkeypatch.setattr("arcentra_server.db.claims.LARGEST_READ", len(leased[0].payload) + 1)  # which two reach
+    outbox = channels.open(agent)
+    news = await world.server.arrivals.catch_up(agent, [], [], started=frozenset())
+    assert news.dispatches == leased[:2]
+    for dispatch in news.dispatches:
+        outbox.dispatch(dispatch)
+    channels.take_dispatches(outbox)
+    orders = OrderService(world.server.store, channels)
+    assert [await orders.run_once() for _ in range(3)] == [2, 1, 0]
+    outgoing = await outbox.take()
+    assert outgoing is not None
+    assert outgoing.dispatches == leased

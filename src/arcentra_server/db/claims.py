@@ -63,6 +63,17 @@ _UNACKED = """
       FROM leases l JOIN step_runs s ON s.id = l.step_run_id JOIN pipeline_runs r ON r.id = s.run_id
      WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
 """
+# `done`: bytes of the payloads before it. What is left out is not read at all: its size stands beside it.
+_FIRST_UNACKED = """
+    SELECT id, step_run_id, agent_id, attempt, dispatch, secrets, run_id, commit_sha
+      FROM (SELECT l.id, l.step_run_id, l.agent_id, s.attempt, coalesce(s.rendered, s.dispatch) AS dispatch, s.secrets,
+                   s.run_id, r.commit_sha, coalesce(sum(octet_length(coalesce(s.rendered, s.dispatch)))
+                   OVER (ORDER BY l.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS done
+              FROM leases l JOIN step_runs s ON s.id = l.step_run_id JOIN pipeline_runs r ON r.id = s.run_id
+             WHERE l.{column} = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED') AS unacked
+     WHERE done < $2 ORDER BY id
+"""
+_FIRST_OF_AGENTS, _FIRST_OF_LEASES = (_FIRST_UNACKED.format(column=column) for column in ("agent_id", "id"))
 _HELD = """
     SELECT l.id AS lease_id, l.agent_id, l.step_run_id, s.status, s.cancel_cause, s.cancel_reason
       FROM leases l JOIN step_runs s ON s.id = l.step_run_id WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL
@@ -75,6 +86,7 @@ _WAITS = """
         OR EXISTS (SELECT FROM (SELECT held, ready_at FROM step_queue WHERE agent_id IS NOT NULL ORDER BY agent_id) bound
                     WHERE NOT held AND ready_at <= clock_timestamp())
 """
+LARGEST_READ = 32 * 1024 * 1024  # bytes of step runs, about, that are read together for agents that are not asking
 
 
 @lru_cache(maxsize=10_000)
@@ -128,6 +140,16 @@ async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Row]:
 async def unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
     """Return the leases of agents that they have not started: they are sent again when an agent is back."""
     return list(await tx.fetch(_UNACKED, agent_ids))
+
+
+async def first_unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
+    """Return the same, the oldest leases first and no more than `LARGEST_READ`; there may be more."""
+    return list(await tx.fetch(_FIRST_OF_AGENTS, agent_ids, LARGEST_READ))
+
+
+async def first_unsent(tx: Tx, lease_ids: Sequence[UUID]) -> list[Row]:
+    """Return those of the leases that are not started, the oldest first and no more than `LARGEST_READ`."""
+    return list(await tx.fetch(_FIRST_OF_LEASES, lease_ids, LARGEST_READ))
 
 
 async def held(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:

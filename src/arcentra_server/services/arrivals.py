@@ -3,6 +3,8 @@
 Together they are only read, which waits for nobody. An agent that lost steps has them ended in a change of its own, in
 the task of its channel: it may have to wait for a run, which keeps nobody else out. What was said on a channel that has
 gone loses nothing: the agent may have got the step since, through another server.
+
+Of very large steps only the oldest are read at once, for all that come together: the others are sent by `OrderService`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ LARGEST_BATCH = 500  # agents of which what they missed is read together
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """What an agent that connects has missed."""
+    """What an agent that connects has missed; of very large steps the oldest."""
 
     dispatches: list[Dispatch]
     cancels: list[CancelCommand]
@@ -118,7 +120,7 @@ class ArrivalService:
     async def _news(self, tx: Tx, arrivals: Sequence[_Arrival], held: _Held) -> list[CatchUp]:
         kept = {(arrival.agent_id, job_id) for arrival in arrivals for job_id in arrival.kept_jobs}
         again: defaultdict[UUID, list[Dispatch]] = defaultdict(list)
-        for dispatch in await self._store.dispatches(tx, await claims.unacknowledged(tx, list(held))):
+        for dispatch in await self._store.dispatches(tx, await claims.first_unacknowledged(tx, list(held))):
             again[dispatch.agent_id].append(dispatch)
         finished = set(await claims.finished_jobs(tx, list(kept)))
         return [

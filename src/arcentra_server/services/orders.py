@@ -19,7 +19,8 @@ class OrderService:
     async def run_once(self) -> int:
         """Send what agents here should have been sent and were not; return how many leases and cancellations.
 
-        A cancellation is sent until it is obeyed, as the message may be lost with its channel.
+        Leases of very many bytes are sent with several passes. A cancellation is sent until it is obeyed, as the message
+        may be lost with its channel.
         """
         here = list(self._links.reachable())
         if not here:
@@ -28,8 +29,8 @@ class OrderService:
             cancels = await orders.pending_cancels(tx, here, MOST_CANCELS)
             leases, fresh = await orders.unstarted_leases(tx)
             unsent = self._links.unsent(leases) - fresh
-            rows = await claims.unacknowledged(tx, list({leases[one] for one in unsent})) if unsent else []
-            dispatches = await self._store.dispatches(tx, [row for row in rows if row["id"] in unsent])
+            rows = await claims.first_unsent(tx, list(unsent)) if unsent else []
+            dispatches = await self._store.dispatches(tx, rows)
         self._links.cancel(cancels)
         self._links.dispatch(dispatches)
         await self._store.fail_unsendable()
