@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import ClassVar
 from uuid import UUID
 
 import pytest
 
 from arcentra_server.db import new_runs, pipelines
-from arcentra_server.db.known_fleet import KNOWN_SECONDS, KnownFleet
+from arcentra_server.db.known_fleet import KNOWN_SECONDS, LOOKS_AT_ONCE, KnownFleet
 from arcentra_server.db.known_specs import KnownSpecs
-from arcentra_server.domain.definition import PipelineSpec
+from arcentra_server.domain.definition import JobSpec, PipelineSpec, StageSpec, StepSpec
 from arcentra_server.domain.fleet import NO_AGENT
+from arcentra_server.domain.instantiate import Trigger
+from arcentra_server.domain.selectors import Operator, Selector, Term
+from arcentra_server.domain.states import TriggerType
 from arcentra_server.services.pipelines import PipelineChange
 from tests.support.shapes import shape
 from tests.support.world import World
@@ -121,8 +128,7 @@ async def test_agents_that_come_and_go_are_seen(world: World, spec: PipelineSpec
     fleet = KnownFleet(lambda: now[0])
 
     async def messages() -> list[str]:
-        async with world.database.transaction() as tx:
-            return [fault.message for fault in await fleet.warnings(tx, spec)]
+        return [fault.message for fault in await fleet.warnings(world.database, spec)]
 
     assert NO_AGENT in (await messages())[0]
     assert NO_AGENT in (await messages())[0]
@@ -139,13 +145,93 @@ async def test_labels_count_for_who_asks_for_them_only(world: World) -> None:
     fleet = KnownFleet(lambda: 0.0)
     await world.agent("a", os="windows")
     await world.agent("b", os="linux")
+    assert await fleet.warnings(world.database, shape(".")) == []
+    assert await fleet.warnings(world.database, spec_of(LINUX)) == []
+    await world.sql("UPDATE agents SET disabled = true WHERE name = 'b'")
+    now_alone = KnownFleet(lambda: 0.0)
+    assert await now_alone.warnings(world.database, shape(".")) == []
+    assert len(await now_alone.warnings(world.database, spec_of(LINUX))) == 1
+
+
+@asynccontextmanager
+async def agents_locked(world: World) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """Let nobody look at the agents; yields what waits until somebody wants to, and returns the process of theirs."""
     async with world.database.transaction() as tx:
-        assert await fleet.warnings(tx, shape(".")) == []
-        assert await fleet.warnings(tx, spec_of(LINUX)) == []
-        await tx.execute("UPDATE agents SET disabled = true WHERE name = 'b'")
-        now_alone = KnownFleet(lambda: 0.0)
-        assert await now_alone.warnings(tx, shape(".")) == []
-        assert len(await now_alone.warnings(tx, spec_of(LINUX))) == 1
+        await tx.execute("LOCK TABLE agents IN ACCESS EXCLUSIVE MODE")
+
+        async def waits() -> int:
+            while True:
+                if pid := await tx.fetchval("SELECT pid FROM pg_locks WHERE NOT granted"):
+                    return int(pid)
+
+        yield waits
+
+
+async def test_nothing_is_locked_while_the_agents_are_looked_at(world: World) -> None:
+    pipeline = await world.pipeline(spec_of(LINUX))
+    async with asyncio.TaskGroup() as group, agents_locked(world) as waits:
+        start = group.create_task(world.server.starter.start(pipeline, Trigger(TriggerType.MANUAL, "ann")))
+        await waits()
+        [run] = await world.sql("SELECT id FROM pipeline_runs")
+        await world.sql("SELECT 1 FROM pipelines FOR UPDATE NOWAIT")
+    started = start.result()
+    assert (started.run_id, [fault.message for fault in started.warnings]) == (run["id"], [NO_AGENT])
+
+
+async def test_run_that_is_there_is_told_when_the_agents_cannot_be_looked_at(world: World) -> None:
+    pipeline = await world.pipeline(spec_of(LINUX))
+    trigger = Trigger(TriggerType.MANUAL, "ann", variables={"UNHEARD_OF": "x"})
+    async with asyncio.TaskGroup() as group, agents_locked(world) as waits:
+        start = group.create_task(world.server.starter.start(pipeline, trigger))
+        await world.sql("SELECT pg_terminate_backend($1)", await waits())
+        started = await start
+    [run] = await world.sql("SELECT id FROM pipeline_runs")
+    assert started.run_id == run["id"]
+    assert ["UNHEARD_OF" in fault.message for fault in started.warnings] == [True]
+
+
+class Watched(Term):
+    """A condition that notes in which thread an agent is held against it."""
+
+    threads: ClassVar[Counter[str]] = Counter()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        self.threads["loop" if threading.current_thread() is threading.main_thread() else "other"] += 1
+        return super().matches(labels)
+
+
+async def test_thousands_of_agents_are_looked_at_in_a_thread(world: World) -> None:
+    await world.agent("a", os="linux")
+    await world.sql(
+        """INSERT INTO agents (id, name, ip, os, arch, version, capacity, claimed_labels, server_labels, approved)
+           SELECT gen_random_uuid(), 'b' || n, ip, os, arch, version, capacity, claimed_labels, server_labels, approved
+             FROM agents, generate_series(1, $1::int) n""",
+        LOOKS_AT_ONCE,
+    )
+    fleet = KnownFleet(lambda: 0.0)
+    linux, arm = (
+        PipelineSpec((StageSpec("d", (JobSpec("j", (StepSpec("s", "shell"),), selector=Selector((term,))),)),))
+        for term in (Watched("os", Operator.IN, ("linux",)), Watched("arch", Operator.IN, ("arm64",)))
+    )
+    for _ in range(2):
+        Watched.threads.clear()
+        assert await fleet.warnings(world.database, linux) == []
+        assert Watched.threads == {"loop": 1}
+        Watched.threads.clear()
+        [warning] = await fleet.warnings(world.database, arm)
+        assert "nearest is `a`, which lacks arch=arm64" in warning.message
+        # In a thread once with the agents of a moment ago, and once with those of now, of which it is told.
+        assert Watched.threads["loop"] <= LOOKS_AT_ONCE
+        assert Watched.threads["other"] == 2 * (LOOKS_AT_ONCE + 1)
+
+
+async def test_what_could_be_served_a_moment_ago_is_not_held_against_the_agents_of_now(world: World) -> None:
+    fleet = KnownFleet(lambda: 0.0)
+    spec = spec_of(LINUX + LINUX.replace("jobs:", "").replace("name: a", "name: b").replace("linux", "plan9"))
+    agent_id = await world.agent("x", os="linux")
+    for _ in range(2):
+        assert [fault.path for fault in await fleet.warnings(world.database, spec)] == ["jobs[1].agent_selector"]
+        await world.sql("UPDATE agents SET claimed_labels = '{}' WHERE id = $1", agent_id)
 
 
 async def told_of_start(world: World, pipeline_id: UUID) -> list[dict[str, object]]:

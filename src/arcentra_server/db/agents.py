@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +16,7 @@ from arcentra_server.domain.labels import in_force
 from arcentra_server.domain.standing import Briefing, Standing
 from arcentra_server.domain.states import AgentStatus
 
+MANY_AGENTS = 200  # whose labels take about a millisecond to read
 _COLUMNS = """a.id, a.name, a.ip, a.os, a.arch, a.version, a.capacity, a.claimed_labels, a.server_labels,
     a.claimed_labels || a.server_labels AS labels, a.status, a.metrics, a.last_contact_at, a.approved, a.disabled,
     a.drained, a.draining, a.note"""
@@ -58,12 +61,13 @@ async def list_all(tx: Tx) -> list[AgentRow]:
 
 async def labels_of_all(tx: Tx, most: int | None = None) -> list[AgentLabels]:
     """Return the labels of every agent that has not left and is not disabled, or of the first `most` of them."""
+    # As text: what thousands of agents have takes longer to read than the loop may stand still.
     rows = await tx.fetch(
-        """SELECT name, claimed_labels, server_labels FROM agents WHERE deleted_at IS NULL AND NOT disabled
-            ORDER BY name, id LIMIT $1""",
+        """SELECT name, claimed_labels::text AS claimed, server_labels::text AS given FROM agents
+            WHERE deleted_at IS NULL AND NOT disabled ORDER BY name, id LIMIT $1""",
         most,
     )
-    return [AgentLabels(row["name"], in_force(row["claimed_labels"], row["server_labels"])) for row in rows]
+    return await asyncio.to_thread(_labels, rows) if len(rows) > MANY_AGENTS else _labels(rows)
 
 
 async def briefings(
@@ -207,6 +211,10 @@ async def delete(tx: Tx, agent_id: UUID) -> AgentStatus | None:
         agent_id,
     )
     return AgentStatus(before) if before else None
+
+
+def _labels(rows: Iterable[Row]) -> list[AgentLabels]:
+    return [AgentLabels(row["name"], in_force(json.loads(row["claimed"]), json.loads(row["given"]))) for row in rows]
 
 
 def _agent(row: Row) -> AgentRow:

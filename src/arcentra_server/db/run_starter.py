@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
+
+import structlog
 
 from arcentra_server.crashpoint import crashpoint
 from arcentra_server.db import new_runs, pipelines, runs
@@ -16,9 +18,11 @@ from arcentra_server.db.known_fleet import KnownFleet
 from arcentra_server.db.known_specs import KnownSpecs
 from arcentra_server.db.new_runs import SelectorIds
 from arcentra_server.db.pipelines import PipelineRow
+from arcentra_server.domain.definition import PipelineSpec
 from arcentra_server.domain.definition_checks import too_many_needs, total_steps
 from arcentra_server.domain.errors import (
     AlreadyExists,
+    ArcentraError,
     Fault,
     InvalidTransition,
     LimitExceeded,
@@ -33,6 +37,8 @@ from arcentra_server.domain.run_variables import check_given, undeclared_warning
 
 LARGE_STEPS = 200
 LARGEST_RUN = 128 * 1024 * 1024  # bytes of its step runs, as they are stored for dispatch
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +83,11 @@ class RunStarter:
             return await self._start(pipeline_id, trigger)
 
     async def _start(self, pipeline_id: UUID, trigger: Trigger) -> Started:
-        async def decide(tx: Tx, ledger: Ledger) -> Started:
+        async def decide(tx: Tx, ledger: Ledger) -> tuple[Started, PipelineSpec | None]:
             if trigger.request_id is not None:
                 known = await runs.of_request(tx, pipeline_id, trigger.request_id)
                 if known is not None:
-                    return Started(known, await runs.job_ids(tx, known))
+                    return Started(known, await runs.job_ids(tx, known)), None
             # Locked from here on, for all other triggers of the pipeline.
             pipeline = await self._counted(tx, pipeline_id)
             may_change = trigger.may_change
@@ -101,13 +107,22 @@ class RunStarter:
                 await load_run(tx, ledger, run.id)
                 ledger.due_stages[run.id, 0] = StageDue(run.id, 0)
             warnings = undeclared_warnings(trigger.variables, pipeline.spec)
-            warnings += await self._fleet.warnings(tx, pipeline.spec)
             crashpoint("trigger.before_commit")
-            return Started(run.id, [job.id for job in run.jobs], warnings, run.not_cloned)
+            return Started(run.id, [job.id for job in run.jobs], warnings, run.not_cloned), pipeline.spec
 
-        started = await self._store.change(decide, place=True)
+        started, spec = await self._store.change(decide, place=True)
         crashpoint("trigger.after_commit")
-        return started
+        # After the commit, so that no other trigger of the pipeline waits for it. An answer of before is given as it was.
+        return started if spec is None else await self._with_fleet_warnings(started, spec)
+
+    async def _with_fleet_warnings(self, started: Started, spec: PipelineSpec) -> Started:
+        try:
+            warnings = await self._fleet.warnings(self._store.database, spec)
+        except ArcentraError as error:
+            # The run is there: an error would say that it is not.
+            _log.warning("fleet_not_looked_at", run_id=str(started.run_id), error=str(error))
+            return started
+        return replace(started, warnings=[*started.warnings, *warnings])
 
     async def _counted(self, tx: Tx, pipeline_id: UUID) -> PipelineRow:
         pipeline = await pipelines.count_run(tx, pipeline_id, self._specs)

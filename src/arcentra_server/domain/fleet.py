@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from arcentra_server.domain.cell_selectors import selector_of
@@ -25,13 +26,20 @@ class AgentLabels:
     labels: LabelSet
 
 
-def fleet_warnings(spec: PipelineSpec, agents: Sequence[AgentLabels]) -> list[Fault]:
-    """Return a warning for every job, and step with a selector of its own, that no agent can serve."""
+def fleet_warnings(
+    spec: PipelineSpec, agents: Sequence[AgentLabels], among: Container[Selector] | None = None
+) -> list[Fault]:
+    """Return a warning for every job, and step with a selector of its own, that no agent can serve.
+
+    `among`: look only at these selectors of the definition, None for all.
+    """
     if not agents:
         return [Fault("", NO_AGENT)]
     known: dict[Selector, str | None] = {}
     warnings = []
     for path, what, selector in _selectors(spec):
+        if among is not None and selector not in among:
+            continue
         if selector not in known:
             if len(known) >= MOST_SELECTORS:
                 continue
@@ -41,6 +49,33 @@ def fleet_warnings(spec: PipelineSpec, agents: Sequence[AgentLabels]) -> list[Fa
     return list(dict.fromkeys(warnings))
 
 
+def unserved_selectors(
+    spec: PipelineSpec, agents: Sequence[AgentLabels], most_looks: float = math.inf
+) -> set[Selector] | None:
+    """Return the selectors for which `fleet_warnings` has a warning, without what the nearest agent lacks.
+
+    None: it takes more than `most_looks` to tell, at a selector of the definition or at an agent for one.
+    """
+    looks = 0
+    seen: set[Selector] = set()
+    found = set()
+    for _, _, selector in _selectors(spec):
+        looks += 1
+        if selector not in seen and len(seen) < MOST_SELECTORS:
+            seen.add(selector)
+            for agent in agents:
+                looks += 1
+                if agent.labels.admit(selector):
+                    break
+                if looks > most_looks:
+                    return None
+            else:
+                found.add(selector)
+        if looks > most_looks:
+            return None
+    return found
+
+
 def asks_for_labels(spec: PipelineSpec) -> bool:
     """Answer whether a definition has a selector with conditions: whether it matters which labels agents have."""
     return next(_selectors(spec), None) is not None
@@ -48,17 +83,28 @@ def asks_for_labels(spec: PipelineSpec) -> bool:
 
 def unserved(selector: Selector, agents: Sequence[AgentLabels]) -> str | None:
     """Return what the nearest of some agents lacks, None when one can serve."""
-    best: tuple[int, str] | None = None
+    asks = selector.asks
+    best: tuple[int, str, str] | None = None
     for agent in agents:
-        lacks = [in_words(term) for term in selector.terms if not term.matches(agent.labels.values)]
-        unasked = sorted(agent.labels.reserved - selector.asks)
+        lacks = [term for term in selector.terms if not term.matches(agent.labels.values)]
+        unasked = agent.labels.reserved - asks
         if not lacks and not unasked:
             return None
-        reserved = f"is reserved for what asks for the label {', '.join(unasked)}" if unasked else ""
-        why = " and ".join(filter(None, (f"lacks {', '.join(lacks)}" if lacks else "", reserved)))
-        found = (len(lacks) + len(unasked), f"nearest is `{agent.name}`, which {why}")
-        best = min(best, found) if best else found
-    return best[1] if best else NO_AGENT
+        distance = len(lacks) + len(unasked)
+        # Put into words only if it may count: of thousands of agents few are nearer than those before them.
+        if best is None or (distance, agent.name) < best[:2]:
+            best = distance, agent.name, f"nearest is `{agent.name}`, which {_why(lacks, unasked)}"
+    return best[2] if best else NO_AGENT
+
+
+def _why(lacks: Sequence[Term], unasked: Iterable[str]) -> str:
+    reserved = ", ".join(sorted(unasked))
+    return " and ".join(
+        [
+            *([f"lacks {', '.join(map(in_words, lacks))}"] if lacks else ()),
+            *([f"is reserved for what asks for the label {reserved}"] if reserved else ()),
+        ]
+    )
 
 
 def in_words(term: Term) -> str:

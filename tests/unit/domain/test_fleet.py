@@ -2,7 +2,15 @@ import pytest
 
 from arcentra_server.domain.definition import GitSource, JobSpec, PipelineSpec, StageSpec, StepSpec
 from arcentra_server.domain.errors import Fault
-from arcentra_server.domain.fleet import MOST_SELECTORS, NO_AGENT, AgentLabels, fleet_warnings, in_words, unserved
+from arcentra_server.domain.fleet import (
+    MOST_SELECTORS,
+    NO_AGENT,
+    AgentLabels,
+    fleet_warnings,
+    in_words,
+    unserved,
+    unserved_selectors,
+)
 from arcentra_server.domain.labels import LabelSet, in_force
 from arcentra_server.domain.selectors import Operator, Selector, Term
 
@@ -60,6 +68,29 @@ def test_an_agent_that_is_reserved_serves_only_what_asks_for_it() -> None:
     both = "nearest is `gpu`, which lacks arch=arm64 and is reserved for what asks for the label gpu"
     assert unserved(Selector((ARM,)), fleet) == both
     assert unserved(Selector((Term("gpu", Operator.EXISTS),)), fleet) is None
+
+
+def test_what_nobody_serves_is_found_without_words() -> None:
+    spec = spec_of(job("a", LINUX), job("b"), job("c", LINUX, ARM), job("d", LINUX, ARM))
+    found = unserved_selectors(spec, FLEET)
+    assert found == {Selector((LINUX, ARM))}
+    assert fleet_warnings(spec, FLEET, found) == fleet_warnings(spec, FLEET)
+    assert fleet_warnings(spec, FLEET, ()) == []
+    gpu = [AgentLabels("gpu", in_force({"!gpu": "nvidia", "os": "linux"}, {}))]
+    assert unserved_selectors(spec_of(job("a", LINUX)), gpu) == {Selector((LINUX,))}
+    many = spec_of(*[job(f"j{n}", Term("n", Operator.IN, (str(n),))) for n in range(MOST_SELECTORS + 5)])
+    found = unserved_selectors(many, FLEET)
+    assert found is not None
+    assert len(found) == MOST_SELECTORS
+    assert fleet_warnings(many, FLEET, found) == fleet_warnings(many, FLEET)
+
+
+def test_what_takes_too_many_looks_is_not_told() -> None:
+    # A look at each of the three selectors; one agent for that of `a`, two for that of `c`.
+    spec = spec_of(job("a", LINUX), job("b", LINUX), job("c", ARM))
+    assert unserved_selectors(spec, FLEET, most_looks=6) == {Selector((ARM,))}
+    assert unserved_selectors(spec, FLEET, most_looks=5) is None
+    assert unserved_selectors(spec_of(job("a", LINUX), job("b", LINUX)), [], most_looks=1) is None
 
 
 def test_only_so_many_selectors_are_looked_at() -> None:
