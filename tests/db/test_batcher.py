@@ -163,6 +163,59 @@ async def test_everyone_is_told_at_once_that_the_database_is_away() -> None:
     assert tries == 1
 
 
+class Away(Ledger):
+    """A ledger whose database is away when `away` says so of a batch."""
+
+    def __init__(self, away: Callable[[Sequence[int]], bool]) -> None:
+        super().__init__()
+        self.away = away
+
+    async def commit(self, batch: Sequence[int]) -> list[int]:
+        try:
+            return await super().commit(batch)
+        finally:
+            if self.away(batch):
+                raise Unavailable("the database is not reachable")
+
+
+async def test_what_was_handed_in_before_the_database_was_known_to_be_away_fails_and_what_comes_after_is_tried() -> (
+    None
+):
+    ledger = Away(lambda batch: 0 in batch)
+    ledger.gate.clear()
+    again: list[asyncio.Future[int]] = []
+    async with running(ledger.commit, largest=2) as batcher:
+
+        class Insisting(Told):
+            def set_exception(self, exception: Exception, /) -> None:
+                super().set_exception(exception)
+                again.append(batcher.submit(10, pause=3_600))
+
+        happened: list[object] = []
+        before = [batcher.submit(number) for number in range(3)]
+        batcher.hand_in(3, Insisting(happened))
+        await ledger.entered.wait()
+        before += [batcher.submit(number) for number in range(4, 8)]
+        ledger.gate.set()
+        done = await asyncio.gather(*before, return_exceptions=True)
+        assert {type(answer) for answer in done} == {Unavailable}
+        assert happened == [Unavailable]
+        assert ledger.batches == [[0, 1]]
+        assert await batcher.submit(9) == 18
+        assert [await future for future in again] == [20]
+    assert ledger.batches == [[0, 1], [10, 9]]
+
+
+async def test_items_that_are_committed_one_by_one_are_given_up_together() -> None:
+    ledger = Away(lambda batch: batch == [3])
+    async with running(ledger.commit, largest=5) as batcher:
+        futures = [batcher.submit(number) for number in (1, -2, 3, 4, 5, 6)]
+        done = await asyncio.gather(*futures, return_exceptions=True)
+        assert await batcher.submit(7) == 14
+    assert (done[0], *map(type, done[1:])) == (2, ValueError, *[Unavailable] * 4)
+    assert ledger.batches == [[1, -2, 3, 4, 5], [1], [-2], [3], [7]]
+
+
 class Told:
     """A waiter that notes in a list what it is told."""
 

@@ -1,5 +1,6 @@
 """Credentials: who they belong to, what is refused, and how often a peer may guess."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -7,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from arcentra_server.domain.errors import LimitExceeded, Unauthenticated, Unavailable
+from arcentra_server.domain.errors import ArcentraError, LimitExceeded, Unauthenticated, Unavailable
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.services.agents import AgentFacts
 from tests.support.world import World
@@ -144,6 +145,28 @@ async def test_peer_that_guesses_is_slowed_down_and_others_are_not(world: World,
     clock.now += 60
     for _ in range(10):
         await _refused(world, "arc_pat_unknown_secret", "guesser")
+
+
+async def test_all_who_wait_are_told_when_a_database_that_hung_is_known_to_be_away(world: World) -> None:
+    texts = [await _user(world) for _ in range(3)]
+
+    async def told(text: str) -> type[Exception] | None:
+        try:
+            await world.server.auth.authenticate(text, "peer")
+        except ArcentraError as error:
+            return type(error)
+        return None
+
+    async with asyncio.TaskGroup() as group, world.database.transaction() as tx:
+        await tx.execute("LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
+        first = group.create_task(told(texts[0]))
+        while not (pid := await tx.fetchval("SELECT pid FROM pg_locks WHERE NOT granted")):
+            pass  # the first is looked up, and will be until the end
+        others = [group.create_task(told(text)) for text in texts[1:]]
+        await asyncio.sleep(0)  # they wait behind it
+        await tx.execute("SELECT pg_terminate_backend($1)", pid)
+        assert await asyncio.gather(first, *others) == [Unavailable] * 3
+    assert [await told(text) for text in texts] == [None] * 3
 
 
 async def test_first_administrator_is_made_once(world: World) -> None:

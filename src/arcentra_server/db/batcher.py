@@ -2,7 +2,8 @@
 
 No timers: idle traffic pays no delay, busy traffic shares the commit. The exception are items that are in no hurry:
 after a commit they may wait a while for others. Items are committed in the order in which they came. When a batch fails
-its items are committed one by one, so that one poisoned item never takes others down.
+its items are committed one by one, so that one poisoned item never takes others down. When the database is away, all that
+was handed in until that was known fails with it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Waiter(Protocol[Result_contra]):
         ...
 
 
+_Pair = tuple[Item, Waiter[Result]]
+
+
 class Batcher(Generic[Item, Result]):
     """Commits items in batches. `run` must be running, in a TaskGroup, for `submit` to resolve.
 
@@ -63,7 +67,7 @@ class Batcher(Generic[Item, Result]):
         # Of the one of those that wait which is in the greatest hurry; set when another comes that is in a greater one.
         self._pause = math.inf
         self._sooner = asyncio.Event()
-        self._waiting: deque[tuple[Item, Waiter[Result]]] = deque()
+        self._waiting: deque[_Pair[Item, Result]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
@@ -123,20 +127,39 @@ class Batcher(Generic[Item, Result]):
                 async with asyncio.timeout(left):
                     await self._sooner.wait()
 
-    async def _settle(self, batch: list[tuple[Item, Waiter[Result]]]) -> None:
+    async def _settle(self, batch: Sequence[_Pair[Item, Result]], behind: Sequence[_Pair[Item, Result]] = ()) -> bool:
+        """Commit a batch, or else its items one by one; answer False if the database was away.
+
+        `behind`: what was in one batch with these, and is not tried any more then.
+        """
         try:
             results = await self._commit([item for item, _ in batch])
+        except Unavailable as error:
+            self._give_up([*batch, *behind], error)
+            return False
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the callers, not to this loop
-            if len(batch) == 1 or isinstance(error, Unavailable):
-                # Without a database nobody's item can be committed: a try for each would make the last wait for all.
-                for _, waiter in batch:
-                    _tell(waiter, waiter.set_exception, error)
-                return
-            for pair in batch:
-                await self._settle([pair])
-            return
+            if len(batch) == 1:
+                _tell(batch[0][1], batch[0][1].set_exception, error)
+                return True
+            for index, pair in enumerate(batch):
+                if not await self._settle([pair], batch[index + 1 :]):
+                    return False
+            return True
         for (_, waiter), result in zip(batch, results, strict=True):
             _tell(waiter, waiter.set_result, result)
+        return True
+
+    def _give_up(self, tried: Sequence[_Pair[Item, Result]], error: Unavailable) -> None:
+        """Fail what was tried, and all that waits behind it.
+
+        Without a database nobody's item can be committed. One that hangs is only known to by a time limit: a try for each
+        item, or batch, would make the last wait for as many of them. What comes from now on is tried.
+        """
+        pairs = [*tried, *self._waiting]
+        self._waiting.clear()
+        self._pause = math.inf
+        for _, waiter in pairs:
+            _tell(waiter, waiter.set_exception, error)
 
 
 def _tell(waiter: Waiter[Result], tell: Callable[[Outcome], None], outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
 from arcentra_server.db.tokens import TokenRow
-from arcentra_server.domain.errors import NotAdmitted, NotFound, Unauthenticated, WriteConflict
+from arcentra_server.domain.errors import NotAdmitted, NotFound, Unauthenticated, Unavailable, WriteConflict
 from arcentra_server.domain.execution import CancelCommand, Event, Resource
 from arcentra_server.domain.identity import ParsedToken, Role, TokenKind, parse_token
 from arcentra_server.domain.ledger import Ledger
@@ -30,6 +30,7 @@ REVOKED = "credential revoked"
 MOST_CANCELS = 1_000  # that one heartbeat is answered with
 LARGEST_BATCH = 500  # agents that are admitted together: after a restart of the server all of them come at once
 RENEWAL_PAUSE = 0.5  # seconds after a commit of heartbeats in which those that say nothing new wait for the next
+ADMISSION_SECONDS = 30.0  # that an agent waits at most, while the database does not answer, until its channel ends
 REARM_ATTEMPTS = 5
 OVERLAP = timedelta(minutes=10)  # that a credential stays good after it was rotated
 
@@ -214,8 +215,13 @@ class AgentService:
         Raises:
             Unauthenticated: the agent or its credential is gone.
             NotAdmitted: it waits for approval, or is disabled and runs nothing.
+            Unavailable: the database is away, or does not answer.
         """
-        briefing = _known(await self._arrivals.submit((agent_id, token_id), pause=ARRIVAL_PAUSE))
+        try:
+            async with asyncio.timeout(ADMISSION_SECONDS):
+                briefing = _known(await self._arrivals.submit((agent_id, token_id), pause=ARRIVAL_PAUSE))
+        except TimeoutError:
+            raise Unavailable("the database does not answer: try again") from None
         if briefing.refusal:
             raise NotAdmitted(briefing.refusal)
         return briefing

@@ -56,6 +56,7 @@ class AuthService:
         Raises:
             Unauthenticated: it is no token, or not a good one. Which of the two is not told.
             LimitExceeded: this peer failed too often in the last minute.
+            Unavailable: the database is away; while it hangs, up to its time limit passes until that is known.
         """
         caller = self.cached(text)
         if caller is not None:

@@ -19,6 +19,7 @@ from arcentra_server.domain.errors import (
     LimitExceeded,
     NotAdmitted,
     Unauthenticated,
+    Unavailable,
     ValidationError,
 )
 from arcentra_server.domain.identity import Caller, Role
@@ -29,8 +30,8 @@ from arcentra_server.rpc.interceptors.traces import forget_traces
 from arcentra_server.rpc.policy import POLICY, PUBLIC, WHILE_PENDING, refusal
 from arcentra_server.services.auth import INVALID, AuthService
 
-UNARY_SECONDS = 30.0
-# A long poll waits up to a minute by itself.
+UNARY_SECONDS = 30.0  # of a unary call, and until it is known who opens a stream (security.md, S22)
+# A long poll waits up to a minute by itself; seconds from when it is known who calls.
 LONG_CALLS = {"/agent.v1.AgentService/FetchStepRun": 75.0}
 # Streams that one credential may hold at the same time (security.md, S19). The command line opens one for each log.
 MOST_STREAMS = 50
@@ -93,22 +94,25 @@ class Guard(aio.ServerInterceptor):
         return make(handle, parse, inner.response_serializer)
 
     def _answering(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        seconds = LONG_CALLS.get(method, UNARY_SECONDS)
+        longer = LONG_CALLS.get(method)
 
         async def run(request: Any, context: Context) -> Any:
-            who = await self._admit(method, context)
-            CALLER.set(who)
             if hasattr(request, "__aiter__"):
+                who = await self._admit_stream(method, context)
+                CALLER.set(who)
                 async with self._stream_of(who):
                     return await behaviour(request, context)
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(UNARY_SECONDS) as deadline:
+                CALLER.set(await self._admit(method, context))
+                if longer is not None:
+                    deadline.reschedule(asyncio.get_running_loop().time() + longer)
                 return await behaviour(_parsed(request), context)
 
         return self._guarded(method, run)
 
     def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
         async def run(request: Any, context: Context) -> None:
-            who = await self._admit(method, context)
+            who = await self._admit_stream(method, context)
             CALLER.set(who)
             async with self._stream_of(who):
                 # The caller knows by it that the stream is accepted, however long the first message takes.
@@ -186,6 +190,18 @@ class Guard(aio.ServerInterceptor):
             self._open[who.token_id] -= 1
             if not self._open[who.token_id]:
                 del self._open[who.token_id]
+
+    async def _admit_stream(self, method: str, context: Context) -> Caller:
+        """Do as `_admit` for a call that has no deadline of its own.
+
+        Raises:
+            Unavailable: the database does not answer who calls.
+        """
+        try:
+            async with asyncio.timeout(UNARY_SECONDS):
+                return await self._admit(method, context)
+        except TimeoutError:
+            raise Unavailable("the database does not answer: try again") from None
 
     async def _admit(self, method: str, context: Context) -> Caller:
         roles = POLICY[method]
