@@ -124,8 +124,13 @@ _NEW_LEASES = f"""
 """
 
 
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return list(zip(*rows, strict=True))
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...] | None]:
+    """Return rows as columns for `unnest`, None for one of nothing but NULL: it fills those up that are shorter.
+
+    Most columns say nothing most of the time, and to encode a NULL takes as long as anything else.
+    """
+    columns = zip(*rows, strict=True)
+    return [None if column[0] is None and column.count(None) == len(column) else column for column in columns]
 
 
 @lru_cache
