@@ -19,6 +19,7 @@ from grpc import aio
 from arcentra_api.agent.v1 import agent_pb2
 from arcentra_api.pipeline.v1 import pipeline_pb2
 from arcentra_api.steprun.v1 import steprun_pb2
+from arcentra_server.core_threads import yield_to_loop
 from arcentra_server.db.embedded import EmbeddedPostgres
 from benchmarks.limits import store
 from benchmarks.limits.store import NewStep, Report, Status
@@ -192,6 +193,7 @@ async def serve(data_dir: Path) -> None:
         async with asyncio.TaskGroup() as tasks:
             committing = tasks.create_task(writer.run())
             await server.start()
+            yield_to_loop()
             print(f"ready grpc=127.0.0.1:{port}", flush=True)
             await stop.wait()
             await server.stop(grace=None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arcentra_server import garbage, installation, logs
+from arcentra_server import core_threads, garbage, installation, logs
 from arcentra_server.config import Config, ConfigError, load
 from arcentra_server.db import embedded
 from arcentra_server.db.engine import Database
@@ -208,6 +208,7 @@ async def _serve(settings: Config, ready: Callable[[application.Ready], Coroutin
 
     async def settled(place: application.Ready) -> None:
         garbage.settle()
+        core_threads.yield_to_loop()
         await ready(place)
 
     await application.run(settings, stop, settled)

@@ -1,10 +1,12 @@
-"""The start of a server: in which order it listens, and begins to watch agents."""
+"""The start of a server: in which order it listens and begins to watch agents, and what it sets for its process."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
+import sys
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -80,3 +82,15 @@ async def test_garbage_is_looked_for_seldom(databases: Databases, tmp_path: Path
             assert (await client.pipeline.ValidatePipeline(request, metadata=client.metadata)).valid
         # With Python's defaults it would be dozens of times: once for 700 objects more than before.
         assert await _young_looked_through(server.http) - before <= 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no batch threads elsewhere")
+async def test_only_the_event_loop_interrupts_others(databases: Databases, tmp_path: Path) -> None:
+    async with databases.clone() as dsn, running_server(tmp_path / "data", "--database-url", dsn) as server:
+        pid = server.process.pid
+        policies = {
+            int(task.name): os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()
+        }
+    assert policies.pop(pid) == os.SCHED_OTHER
+    assert len(policies) >= 3, "gRPC has threads of its own"
+    assert set(policies.values()) == {os.SCHED_BATCH}
