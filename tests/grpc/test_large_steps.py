@@ -80,7 +80,7 @@ async def end(call: Any) -> None:
 async def test_large_steps_of_one_agent_come_in_several_messages_and_again_when_it_is_back(
     admin: Client, registration: str, secret: str
 ) -> None:
-    _, agent = await admin.join(registration, "large", labels={"pool": "large"}, max_concurrent_step_runs=JOBS)
+    _, agent = await admin.join(registration, "large", labels={"!pool": "large"}, max_concurrent_step_runs=JOBS)
     run_id = await start(admin, "large", secret, *[LARGE] * JOBS)
     for _ in range(2):
         call = agent.agent.Connect(metadata=agent.metadata)
@@ -95,7 +95,7 @@ async def test_large_steps_of_one_agent_come_in_several_messages_and_again_when_
 
 
 async def test_step_that_no_message_holds_fails_and_says_why(admin: Client, registration: str, secret: str) -> None:
-    _, agent = await admin.join(registration, "small", labels={"pool": "small"}, max_concurrent_step_runs=JOBS)
+    _, agent = await admin.join(registration, "small", labels={"!pool": "small"}, max_concurrent_step_runs=JOBS)
     call = agent.agent.Connect(metadata=agent.metadata)
     await call.write(heartbeat(1))
     run_id = await start(admin, "small", secret, TOO_LARGE, LARGE)
@@ -114,7 +114,7 @@ async def test_step_that_no_message_holds_fails_and_says_why(admin: Client, regi
 async def test_large_steps_come_to_those_that_pull_fetch_by_fetch(
     admin: Client, registration: str, secret: str
 ) -> None:
-    _, agent = await admin.join(registration, "pulls", labels={"pool": "pulls"}, max_concurrent_step_runs=JOBS)
+    _, agent = await admin.join(registration, "pulls", labels={"!pool": "pulls"}, max_concurrent_step_runs=JOBS)
     run_id = await start(admin, "pulls", secret, *[LARGE] * JOBS)
     names = []
     for _ in range(JOBS // 2):
