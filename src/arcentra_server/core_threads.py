@@ -20,7 +20,8 @@ def yield_to_loop() -> None:
     if sys.platform != "linux":
         return
     mine = threading.get_native_id()
-    for task in _TASKS.iterdir():
-        with suppress(OSError):  # it has ended, or a sandbox forbids it
-            if int(task.name) != mine:
-                os.sched_setscheduler(int(task.name), os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):  # there is no /proc
+        for task in _TASKS.iterdir():
+            with suppress(OSError):  # it has ended, or a sandbox forbids it
+                if int(task.name) != mine:
+                    os.sched_setscheduler(int(task.name), os.SCHED_BATCH, os.sched_param(0))

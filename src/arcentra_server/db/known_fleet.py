@@ -1,4 +1,4 @@
-"""The agents, as the warnings of a run that starts see them: looked at once a second, however many runs start."""
+"""The agents, as the warnings of a run that starts see them: looked at once a second, and anew before a run is warned."""
 
 from __future__ import annotations
 
