@@ -1,13 +1,15 @@
 """Natural batching: who shares a commit, in what order, and who fails with whom."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from weakref import WeakSet
 
 import pytest
 
 from arcentra_server.db.batcher import Batcher
-from arcentra_server.domain.errors import Unavailable
+from arcentra_server.domain.errors import GivenUp, Unavailable
 
 Numbers = Batcher[int, int]
 
@@ -206,6 +208,22 @@ async def test_what_was_handed_in_before_the_database_was_known_to_be_away_fails
     assert ledger.batches == [[0, 1], [10, 9]]
 
 
+async def test_what_takes_the_database_too_long_fails_nothing_that_waits() -> None:
+    batches: list[list[int]] = []
+
+    async def commit(batch: Sequence[int]) -> list[int]:
+        batches.append(list(batch))
+        await asyncio.sleep(0)
+        if 0 in batch:
+            raise GivenUp("the database took too long, or has no room")
+        return list(batch)
+
+    async with running(commit, largest=2) as batcher:
+        done = await asyncio.gather(*(batcher.submit(number) for number in range(4)), return_exceptions=True)
+    assert (*map(type, done[:2]), *done[2:]) == (GivenUp, GivenUp, 2, 3)
+    assert batches == [[0, 1], [2, 3]]
+
+
 async def test_items_that_are_committed_one_by_one_are_given_up_together() -> None:
     ledger = Away(lambda batch: batch == [3])
     async with running(ledger.commit, largest=5) as batcher:
@@ -262,3 +280,65 @@ async def test_waiter_that_raises_harms_nobody() -> None:
         assert await batcher.submit(2) == 4
         assert await batcher.submit(3) == 6
     assert faults == ["no 2"]
+
+
+class Thing:
+    """An item that can be seen to be gone."""
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), ValueError("wrong")])
+async def test_nothing_keeps_what_was_not_committed(error: Exception) -> None:
+    things: WeakSet[Thing] = WeakSet()
+
+    def lose(batch: Sequence[Thing]) -> None:
+        raise OSError(f"{len(batch)} are lost")
+
+    async def commit(batch: Sequence[Thing]) -> Sequence[None]:
+        try:
+            lose(batch)
+        except OSError as cause:
+            raise type(error)(str(error)) from cause
+        return []
+
+    batcher: Batcher[Thing, None] = Batcher(commit, largest=4)
+
+    def submit() -> asyncio.Future[None]:
+        thing = Thing()
+        things.add(thing)
+        return batcher.submit(thing)
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(batcher.run())
+            futures = [submit() for _ in range(7)]
+            with pytest.raises(type(error)):
+                await futures[0]
+            await asyncio.wait(futures)
+            # Nobody awaits the others, as where a stream has ended with the first: only looking tells asyncio that it may.
+            assert all(future.exception() for future in futures)
+            assert set(things) == set()
+            futures.clear()
+            batcher.close()
+    finally:
+        gc.enable()
+
+
+async def test_what_was_committed_is_not_kept_until_the_next_batch() -> None:
+    things: WeakSet[Thing] = WeakSet()
+
+    async def commit(batch: Sequence[Thing]) -> Sequence[None]:
+        return [None for _ in batch]
+
+    batcher: Batcher[Thing, None] = Batcher(commit)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(batcher.run())
+        thing = Thing()
+        things.add(thing)
+        done = batcher.submit(thing)
+        del thing
+        await done
+        await asyncio.sleep(0)
+        assert set(things) == set()
+        batcher.close()

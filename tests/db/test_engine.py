@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from arcentra_server.db.engine import Database, Tx
-from arcentra_server.domain.errors import Unavailable
+from arcentra_server.domain.errors import GivenUp, Unavailable
 
 COUNT = "SELECT count(*) FROM selectors"
 STORE = "INSERT INTO selectors (digest, document) VALUES ($1, '[]')"
@@ -46,3 +46,16 @@ async def test_statement_without_a_database_is_unavailable(dsn: str) -> None:
         with pytest.raises(Unavailable):
             async with database.statements() as tx:
                 await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+async def test_statement_that_takes_too_long_is_given_up_by_a_database_that_is_there(dsn: str) -> None:
+    async def take_too_long(database: Database) -> None:
+        async with database.statements() as tx:
+            await tx.execute("SELECT set_config('statement_timeout', '50ms', false)")
+            await tx.execute("SELECT pg_sleep(60)")
+
+    async with Database(dsn) as database:
+        with pytest.raises(GivenUp):
+            await take_too_long(database)
+        async with database.statements() as tx:
+            assert await tx.fetchval("SELECT 1") == 1

@@ -15,7 +15,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-from arcentra_server.domain.errors import Unavailable
+import structlog
+
+from arcentra_server.domain.errors import ArcentraError, GivenUp, Unavailable
+from arcentra_server.domain.traces import forget_traces
 
 # Seconds after a commit that agents which come wait for others, in each of the steps in which they are let in but the
 # look-up of their credential: a server that was away, or stops, has thousands of them at its door or at another's. That
@@ -44,6 +47,7 @@ class Waiter(Protocol[Result_contra]):
         ...
 
 
+_log = structlog.get_logger()
 _Pair = tuple[Item, Waiter[Result]]
 
 
@@ -107,6 +111,7 @@ class Batcher(Generic[Item, Result]):
             batch = [self._waiting.popleft() for _ in range(size)]
             self._pause = 0.0 if self._waiting else math.inf
             await self._settle(batch)
+            del batch  # not to be kept until the next one comes
             self._committed_at = asyncio.get_running_loop().time()
 
     def close(self) -> None:
@@ -139,7 +144,9 @@ class Batcher(Generic[Item, Result]):
             return False
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the callers, not to this loop
             if len(batch) == 1:
-                _tell(batch[0][1], batch[0][1].set_exception, error)
+                if not isinstance(error, ArcentraError):
+                    _log.error("item_not_committed", exc_info=error)
+                _fail(batch, error)
                 return True
             for index, pair in enumerate(batch):
                 if not await self._settle([pair], batch[index + 1 :]):
@@ -150,16 +157,25 @@ class Batcher(Generic[Item, Result]):
         return True
 
     def _give_up(self, tried: Sequence[_Pair[Item, Result]], error: Unavailable) -> None:
-        """Fail what was tried, and all that waits behind it.
+        """Fail what was tried, and all that waits behind it if the database is away.
 
         Without a database nobody's item can be committed. One that hangs is only known to by a time limit: a try for each
-        item, or batch, would make the last wait for as many of them. What comes from now on is tried.
+        item, or batch, would make the last wait for as many of them. What comes from now on is tried, and what waits if
+        the database is there: it may be what was tried that takes so long.
         """
-        pairs = [*tried, *self._waiting]
-        self._waiting.clear()
-        self._pause = math.inf
-        for _, waiter in pairs:
-            _tell(waiter, waiter.set_exception, error)
+        pairs = list(tried)
+        if not isinstance(error, GivenUp):
+            pairs += self._waiting
+            self._waiting.clear()
+            self._pause = math.inf
+        _fail(pairs, error)
+
+
+def _fail(pairs: Sequence[_Pair[Item, Result]], error: Exception) -> None:
+    """Tell all of them of an error, without its traceback: a future keeps a copy, by which it would keep the items."""
+    forget_traces(error)
+    for _, waiter in pairs:
+        _tell(waiter, waiter.set_exception, error)
 
 
 def _tell(waiter: Waiter[Result], tell: Callable[[Outcome], None], outcome: Outcome) -> None:

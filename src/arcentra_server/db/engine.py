@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from arcentra_server.domain.errors import Unavailable, WriteConflict
+from arcentra_server.domain.errors import GivenUp, Unavailable, WriteConflict
 from arcentra_server.domain.ids import ENTROPY_BYTES, uuid7
 
 Tx = asyncpg.pool.PoolConnectionProxy
@@ -30,6 +30,7 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
 }
+_GIVEN_UP = (asyncpg.InsufficientResourcesError, asyncpg.QueryCanceledError)
 LOST = (
     OSError,
     asyncpg.InterfaceError,
@@ -39,10 +40,9 @@ LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.QueryCanceledError,
+    *_GIVEN_UP,
 )
-"""Errors that say that the database, or a connection to it, is away."""
+"""Errors that say that the database, or a connection to it, is away, or has no room or time for anything."""
 
 _CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
@@ -121,6 +121,7 @@ class Database:
 
         Raises:
             Unavailable: the database is away. Whether the statement under way took effect is not known.
+            GivenUp: it is there, and the statement took too long.
             WriteConflict: another writer was first; the statement can be repeated.
         """
         if self._pool is None:
@@ -130,6 +131,8 @@ class Database:
                 yield connection
         except _CONFLICT as error:
             raise WriteConflict("another change was first, please repeat") from error
+        except _GIVEN_UP as error:
+            raise GivenUp("the database took too long, or has no room") from error
         except (*LOST, TimeoutError) as error:
             raise Unavailable("the database is not reachable") from error
 

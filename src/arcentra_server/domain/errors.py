@@ -126,3 +126,7 @@ class Unavailable(ArcentraError):
     """The server cannot do it now: it starts, stops, or has lost its database."""
 
     reason = "UNAVAILABLE"
+
+
+class GivenUp(Unavailable):
+    """The database is there and gave up what it was asked: it took too long, or more than there was of something."""

@@ -16,6 +16,8 @@ Context = aio.ServicerContext[Any, Any]
 """How servicers annotate their context: the stubs' own type is invariant in its parameters."""
 
 CALLER: ContextVar[Caller] = ContextVar("caller")
+ARRIVED: ContextVar[float] = ContextVar("arrived")
+"""When a stream came, before it was known whose, in the time of the event loop."""
 
 
 def caller() -> Caller:

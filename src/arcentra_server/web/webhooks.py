@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from arcentra_server.domain.errors import (
     ArcentraError,
+    GivenUp,
     LimitExceeded,
     NotFound,
     SecretUnreadable,
@@ -36,6 +37,7 @@ _STATUS: Mapping[type[ArcentraError], int] = {
     LimitExceeded: 413,
     SecretUnreadable: 503,
     Unavailable: 503,
+    GivenUp: 503,
     WriteConflict: 503,
 }
 _AGAIN_SECONDS = "10"

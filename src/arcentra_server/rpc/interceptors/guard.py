@@ -24,9 +24,9 @@ from arcentra_server.domain.errors import (
 )
 from arcentra_server.domain.identity import Caller, Role
 from arcentra_server.domain.standing import PENDING_APPROVAL
-from arcentra_server.rpc.context import CALLER, Context, address_of
+from arcentra_server.domain.traces import forget_traces
+from arcentra_server.rpc.context import ARRIVED, CALLER, Context, address_of
 from arcentra_server.rpc.interceptors.errors import to_status
-from arcentra_server.rpc.interceptors.traces import forget_traces
 from arcentra_server.rpc.policy import POLICY, PUBLIC, WHILE_PENDING, refusal
 from arcentra_server.services.auth import INVALID, AuthService
 
@@ -197,6 +197,7 @@ class Guard(aio.ServerInterceptor):
         Raises:
             Unavailable: the database does not answer who calls.
         """
+        ARRIVED.set(asyncio.get_running_loop().time())
         try:
             async with asyncio.timeout(UNARY_SECONDS):
                 return await self._admit(method, context)
