@@ -168,7 +168,7 @@ class _Server:
         store.place_with(self._dispatch)
         self._arrivals = ArrivalService(store)
         self._watchdog = Watchdog(store, self._metrics.count_repairs)
-        self._orders = OrderService(store, self._channels)
+        self._orders = OrderService(store, self._channels, self._order_bell.ring)
         self._reports = ReportService(store)
         self._logs = LogService(database, self._vault, limit=config.logs.largest_step_mib * 1024 * 1024)
         self._events = AgentEventService(database)

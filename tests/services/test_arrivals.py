@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from arcentra_server.db.engine import Database, Tx
-from arcentra_server.domain.errors import NotAdmitted, Unauthenticated
+from arcentra_server.domain.errors import NotAdmitted, Unauthenticated, Unavailable
 from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.domain.states import StepStatus
@@ -113,6 +113,17 @@ async def test_message_whose_channel_has_gone_loses_nothing(world: World, monkey
         stale.cancel()
     assert await world.report(leased, StepStatus.RUNNING) is None
     await world.come_back(other)
+    assert (await world.server.steps.get(leased.step_run_id)).status is StepStatus.RUNNING
+
+
+async def test_agent_that_was_let_in_late_comes_again_rather_than_lose_a_step(world: World) -> None:
+    """It may have written its message, gone to another server and started the step there, before it was let in."""
+    agent, leased = await _leased(world, "a")
+    assert await world.report(leased, StepStatus.RUNNING) is None
+    catch_up, started = world.server.arrivals.catch_up, await world.started(agent)
+    with pytest.raises(Unavailable, match="come again"):
+        await catch_up(agent, [], [], started=started, late=True)
+    assert (await catch_up(agent, [leased.step_run_id], [], started=started, late=True)).cancels == []
     assert (await world.server.steps.get(leased.step_run_id)).status is StepStatus.RUNNING
 
 

@@ -110,8 +110,9 @@ async def test_leases_of_many_bytes_are_read_a_few_at_a_time(world: World, monke
     for dispatch in news.dispatches:
         outbox.dispatch(dispatch)
     channels.take_dispatches(outbox)
-    orders = OrderService(world.server.store, channels)
-    assert [await orders.run_once() for _ in range(3)] == [2, 1, 0]
+    followed: list[int] = []
+    orders = OrderService(world.server.store, channels, lambda: followed.append(1))
+    assert [(await orders.run_once(), len(followed)) for _ in range(3)] == [(2, 1), (1, 1), (0, 1)]
     outgoing = await outbox.take()
     assert outgoing is not None
     assert outgoing.dispatches == leased

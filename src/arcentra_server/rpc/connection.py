@@ -17,7 +17,7 @@ from arcentra_server.domain.execution import StepReport
 from arcentra_server.domain.ids import parse_id
 from arcentra_server.domain.standing import Standing
 from arcentra_server.rpc.channels import Refusal
-from arcentra_server.rpc.context import calling_agent
+from arcentra_server.rpc.context import ARRIVED, calling_agent
 from arcentra_server.rpc.convert import agent as convert
 from arcentra_server.rpc.convert.enums import STEP_STATUS
 from arcentra_server.rpc.parts import AgentParts
@@ -29,6 +29,9 @@ LARGEST_MESSAGE = 1_000  # reports in one message
 LARGEST_OUTBOX = 20_000  # things that wait to be sent to one agent
 REFUSAL_SECONDS = 10.0  # that an agent gets nothing new after it refused something: others are asked first
 ROUND = 6  # heartbeats: once a round the workspaces of the agent are looked at
+LATE_SECONDS = (
+    9.0  # from when an agent comes until it is let in: no sooner does one give a dead link up for another server
+)
 MOST_UNSETTLED = 64  # messages that wait for their commit before the next is read
 
 
@@ -86,6 +89,7 @@ class Connection:
         self._token_id = token_id
         self._write = write
         self._welcome: Welcome | None = None
+        self._late = False
         self._outbox = parts.channels.open(agent_id, pulls=False)
         self._batched = False
         self._beats = 0
@@ -104,6 +108,8 @@ class Connection:
         """
         try:
             self._welcome = await welcome(self._parts, self._outbox, self._token_id)
+            now = asyncio.get_running_loop().time()
+            self._late = now - ARRIVED.get(now) > LATE_SECONDS
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send())
                 await self._receive(messages)
@@ -216,7 +222,7 @@ class Connection:
         names_steps = self._batched and message.HasField("heartbeat")
         started = self._welcome.started if names_steps and self._welcome is not None else frozenset[UUID]()
         kept = _kept_jobs(message.heartbeat)
-        news = await self._parts.arrivals.catch_up(self._agent_id, running, kept, started=started)
+        news = await self._parts.arrivals.catch_up(self._agent_id, running, kept, started=started, late=self._late)
         crashpoint("connect.caught_up")
         for dispatch in news.dispatches:
             self._outbox.dispatch(dispatch)

@@ -21,6 +21,7 @@ from arcentra_server.db.batcher import ARRIVAL_PAUSE, Batcher
 from arcentra_server.db.engine import Row, Tx
 from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.execution import CancelCommand, Dispatch
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import StepStatus
@@ -64,6 +65,7 @@ class ArrivalService:
         kept_jobs: Sequence[UUID],
         *,
         started: AbstractSet[UUID],
+        late: bool = False,
     ) -> CatchUp:
         """Answer what an agent that connects has missed: keep or kill for each step it runs, and what it should have.
 
@@ -75,15 +77,19 @@ class ArrivalService:
                 `running` is not complete. A step of these that still runs and is not in `running` is lost. What it
                 started since, through another server, could not be in `running`. No clock is asked: that of the
                 database may be set back.
+            late: `started` was found so long after the message was written that the agent may have started something
+                through another server in between: it is to come again rather than lose anything.
 
         When it is cancelled nothing is lost, but for a commit that was under way.
 
         Raises:
             WriteConflict: a run of which it lost a step is held by another writer, again and again.
-            Unavailable: the database is away.
+            Unavailable: the database is away, or the agent seems to have lost a step and is `late`.
         """
         arrival = _Arrival(agent_id, set(running), kept_jobs, started)
         news = await self._batcher.submit(arrival, pause=ARRIVAL_PAUSE)
+        if news is None and late:
+            raise Unavailable("it took too long to let the agent in to tell what it has lost: come again")
         return await self._store.change(partial(self._lose, arrival)) if news is None else news
 
     async def released(self, agent_id: UUID, kept_jobs: Sequence[UUID]) -> list[UUID]:

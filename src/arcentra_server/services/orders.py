@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from arcentra_server.db import claims, orders
 from arcentra_server.db.execution_store import ExecutionStore
-from arcentra_server.domain.ports import AgentLinks
+from arcentra_server.domain.ports import AgentLinks, Wake
 
 MOST_CANCELS = 1_000
 
 
 class OrderService:
-    """See the module. A pass each second is what makes it certain; hints of other servers make it quick."""
+    """See the module. A pass each second is what makes it certain; hints of other servers make it quick.
 
-    def __init__(self, store: ExecutionStore, links: AgentLinks) -> None:
+    `go_on` is called when a pass has left something to be sent for the next.
+    """
+
+    def __init__(self, store: ExecutionStore, links: AgentLinks, go_on: Wake = lambda: None) -> None:
         self._store = store
         self._links = links
+        self._go_on = go_on
 
     async def run_once(self) -> int:
         """Send what agents here should have been sent and were not; return how many leases and cancellations.
@@ -34,4 +38,6 @@ class OrderService:
         self._links.cancel(cancels)
         self._links.dispatch(dispatches)
         await self._store.fail_unsendable()
+        if rows and len(rows) < len(unsent):
+            self._go_on()
         return len(cancels) + len(dispatches)
