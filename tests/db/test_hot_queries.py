@@ -34,8 +34,10 @@ _HISTORY = f"""
         FOR name IN SELECT indexname FROM dropped LOOP EXECUTE 'DROP INDEX ' || name; END LOOP;
     END $$;
     INSERT INTO pipelines (id, namespace, name) SELECT {_ID.format(0, "i")}, 'old', 'old-' || i FROM generate_series(1, 50) i;
-    INSERT INTO pipeline_runs (id, pipeline_id, namespace, spec_version, status, finished_at, timeout_ms)
-    SELECT {_ID.format(1, "i")}, {_ID.format(0, "1 + i % 50")}, 'old', 1, 'SUCCESS', now(), 1000
+    INSERT INTO pipeline_runs (id, pipeline_id, namespace, spec_version, status, finished_at, timeout_ms, total_jobs)
+    SELECT {_ID.format(1, "i")}, {_ID.format(0, "1 + i % 50")}, 'old', 1,
+           CASE WHEN i > {BACKLOG} / 50 THEN 'SUCCESS' ELSE 'PENDING' END,
+           CASE WHEN i > {BACKLOG} / 50 THEN now() - i * interval '1 s' END, 1000, 10
       FROM generate_series(1, {OLD_RUNS}) i;
     INSERT INTO run_stages (run_id, stage_index, name, open_jobs)
     SELECT {_ID.format(1, "i")}, 0, 'default', 0 FROM generate_series(1, {OLD_RUNS}) i;
@@ -123,11 +125,16 @@ async def world(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worl
         yield world
 
 
-def _scans(plan: Mapping[str, Any]) -> Iterator[str]:
-    if plan["Node Type"] == "Seq Scan" and plan["Relation Name"] in GROWING:
-        yield plan["Relation Name"]
+def _scans(plan: Mapping[str, Any], again: bool = False) -> Iterator[str]:
+    """Name the growing tables that are read from one end to the other, or, `again` and again, a whole index of them."""
+    if plan.get("Relation Name") in GROWING:
+        if plan["Node Type"] == "Seq Scan":
+            yield plan["Relation Name"]
+        if again and "Index Scan" in plan["Node Type"] and "Index Cond" not in plan:
+            yield f"{plan['Relation Name']} again and again"
     for part in plan.get("Plans", ()):
-        yield from _scans(part)
+        inner = plan["Node Type"] == "Nested Loop" and part["Parent Relationship"] == "Inner"
+        yield from _scans(part, again or inner or part["Parent Relationship"] == "SubPlan")
 
 
 async def _run_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +163,7 @@ async def _run_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None
     await world.server.runs.stop(runs[1].id, None, "")
     await world.server.reaper.run_once()
     await world.server.orders.run_once()
+    await world.server.watchdog.run_once()
     async with world.database.transaction() as tx:
         await events.read_after(tx, await events.last_id(tx) - 10, 10)
     assert await runs[1].status() is RunStatus.CANCELLED
@@ -166,7 +174,13 @@ _MUST_SEE = (
     "AS started\n             FROM unnest",
     "s.cancel_reason\n      FROM leases l",
     "AS c(agent_id, id) LEFT JOIN job_runs",
-    "AS free\n      FROM agents a LEFT JOIN leases",
+    "ARRAY(SELECT id FROM agents WHERE lease_until IS NULL)",
+    "SELECT count(*) FROM leases l WHERE l.agent_id = a.id",
+    "FROM room WHERE free > 0",
+    "OVER (ORDER BY finished_at DESC, id)",
+    "s.status = 'QUEUED' AND s.id <> ALL($1::uuid[]) AND (SELECT",
+    "NOT IN ('QUEUED', 'RUNNING')",
+    "completed_jobs = total_jobs",
     "FROM front",
     "CROSS JOIN LATERAL",
     "DELETE FROM step_queue q USING fitting",

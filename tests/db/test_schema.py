@@ -80,7 +80,7 @@ async def test_step_that_runs_has_an_agent_and_a_beginning(rows: Rows) -> None:
 
 async def test_step_has_one_lease_at_a_time(rows: Rows) -> None:
     insert = "INSERT INTO leases (id, step_run_id, agent_id) VALUES ($1, $2, $3)"
-    await rows.refuses("uq_leases_active", insert, new_id(), rows.step, rows.agent)
+    await rows.refuses("uq_leases_held", insert, new_id(), rows.step, rows.agent)
     await rows.refuses("ck_leases_ended", "UPDATE leases SET ended_at = clock_timestamp()")
     await rows.refuses("ck_leases_ended", "UPDATE leases SET end_reason = 'lost'")
     await rows.takes("UPDATE leases SET ended_at = clock_timestamp(), end_reason = 'lost'")

@@ -160,7 +160,7 @@ async def test_upgrade_waits_for_a_change_that_is_under_way_and_hinders_it_nowhe
                     assert not upgrading.done()
                     await asyncio.sleep(0.01)
                 await server.execute("UPDATE step_queue SET held = false")
-            assert await upgrading == ["0009", "0010"]
+            assert await upgrading == ["0009", "0010", "0011", "0012"]
 
 
 async def test_upgrade_leaves_the_queue_as_it_is_and_what_is_overdue_in_it_times_out(

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
+from arcentra_server.db import invariants
 from arcentra_server.domain.execution import StepState
 from arcentra_server.domain.ledger import Ledger
 from arcentra_server.domain.states import RunStatus, StepStatus
@@ -91,6 +92,25 @@ async def test_more_than_a_pass_puts_right_is_left_to_one_that_comes_soon(
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await dog.wait()
+
+
+async def test_runs_take_turns_and_a_new_process_sees_all_of_them_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invariants, "MOST_JOBS", 2)
+    monkeypatch.setattr(watchdog, "MORE_SECONDS", 0.0)
+    runs = sorted([await world.start(".") for _ in range(5)], key=lambda run: run.id)
+    dog = world.server.watchdog
+    await world.sql("DELETE FROM step_queue")
+    for expected in (2, 2):
+        assert await dog.run_once() == expected
+        await asyncio.wait_for(dog.wait(), 60)
+    assert await dog.run_once() == 1
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await dog.wait()
+    await world.sql("DELETE FROM step_queue WHERE run_id = $1", runs[-1].id)
+    assert [await dog.run_once() for _ in range(3)] == [0, 0, 1]
 
 
 async def test_full_batches_of_which_nothing_can_be_put_right_are_not_looked_at_again_at_once(

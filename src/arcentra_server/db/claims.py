@@ -14,11 +14,13 @@ from arcentra_server.domain.selectors import Selector
 from arcentra_server.scheduling.plan import AgentSlots, Takes
 
 _FREE = """
-    SELECT a.id, a.claimed_labels::text AS claimed, a.server_labels::text AS given, a.drained OR a.draining AS drains,
-           (a.capacity - count(l.id))::int AS free
-      FROM agents a LEFT JOIN leases l ON l.agent_id = a.id AND l.ended_at IS NULL
-     WHERE a.id = ANY($1) AND a.deleted_at IS NULL AND a.lease_until > clock_timestamp() AND a.approved AND NOT a.disabled
-     GROUP BY a.id HAVING a.capacity > count(l.id) ORDER BY a.id
+    WITH room AS MATERIALIZED (
+        SELECT a.id, a.claimed_labels::text AS claimed, a.server_labels::text AS given, a.drained OR a.draining AS drains,
+               a.capacity - (SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL)::int AS free
+          FROM agents a
+         WHERE a.id = ANY($1) AND a.deleted_at IS NULL AND a.lease_until > clock_timestamp() AND a.approved
+           AND NOT a.disabled)
+    SELECT id, claimed, given, drains, free FROM room WHERE free > 0 ORDER BY id
 """
 # Two servers may reach one agent for a moment: the slots of those that get something are counted again under a lock.
 _LOCK = """
@@ -34,7 +36,7 @@ _CLAIM = f"""
         SELECT c.lease_id, c.step_id, c.agent_id, c.place,
                row_number() OVER (PARTITION BY c.agent_id ORDER BY c.place) AS slot
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS c(lease_id, step_id, agent_id, place)),
-    room AS (
+    room AS MATERIALIZED (
         SELECT a.id, a.capacity - (SELECT count(*) FROM leases l WHERE l.agent_id = a.id AND l.ended_at IS NULL) AS free,
                a.drained OR a.draining AS drains
           FROM agents a WHERE a.id = ANY($4)),
@@ -177,8 +179,10 @@ async def finished_jobs(tx: Tx, kept: Sequence[tuple[UUID, UUID]]) -> list[tuple
              FROM unnest($1::uuid[], $2::uuid[]) AS c(agent_id, id) LEFT JOIN job_runs j ON j.id = c.id
             WHERE j.id IS NULL OR j.finished_at IS NOT NULL
                OR j.agent_id IS DISTINCT FROM c.agent_id AND NOT EXISTS (
-                  SELECT 1 FROM leases l JOIN step_runs s ON s.id = l.step_run_id
-                   WHERE s.job_run_id = j.id AND l.agent_id = c.agent_id AND l.ended_at IS NULL)""",
+                  SELECT 1 FROM step_runs s
+                   WHERE s.job_run_id = j.id
+                     AND (SELECT l.agent_id FROM leases l WHERE l.step_run_id = s.id AND l.end_reason IS NULL)
+                         = c.agent_id)""",
         [agent_id for agent_id, _ in kept],
         [job_id for _, job_id in kept],
     )

@@ -26,9 +26,10 @@ async def lapsed_agents(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
 async def forsaken_steps(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
     """Return step runs that are leased to an agent which is away, or has left; not locked."""
     rows = await tx.fetch(
-        """SELECT l.step_run_id FROM agents a JOIN leases l ON l.agent_id = a.id AND l.ended_at IS NULL
-            WHERE a.lease_until IS NULL AND l.step_run_id <> ALL($1::uuid[])
-            ORDER BY l.id LIMIT $2""",
+        """SELECT step_run_id FROM leases
+            WHERE ended_at IS NULL AND agent_id = ANY(ARRAY(SELECT id FROM agents WHERE lease_until IS NULL))
+              AND step_run_id <> ALL($1::uuid[])
+            ORDER BY id LIMIT $2""",
         list(passed_over),
         limit,
     )

@@ -52,7 +52,7 @@ _STEP = """
       FROM step_runs s LEFT JOIN LATERAL (
            SELECT held.id, held.agent_id, a.disabled OR NOT a.approved AS barred
              FROM leases held JOIN agents a ON a.id = held.agent_id
-            WHERE held.step_run_id = s.id AND held.ended_at IS NULL LIMIT 1) l ON true
+            WHERE held.step_run_id = s.id AND held.end_reason IS NULL LIMIT 1) l ON true
 """
 # The previous release, which may still be running, names no definition in the jobs it stores. It keeps neither how a
 # stage ended nor whether it is open: both follow from the jobs, as its runs have no gates and tolerate no failure.

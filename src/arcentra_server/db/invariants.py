@@ -2,49 +2,79 @@
 
 Each statement sees what is committed at one moment, and the rules hold at each commit: whatever is found is broken. It
 is looked at again under the lock of its run before anything is done about it.
+
+What only the rows of runs tell is looked for in a number of runs at a time, so that a long queue costs no more than a
+short one: the unfinished runs take turns, and those that ended just now are with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from arcentra_server.db.deadlines import Passed
 from arcentra_server.db.engine import Tx
 
-PassedJobs = Iterable[tuple[UUID, UUID]]
-"""The same of jobs, with their runs."""
+START = UUID(int=0)
+MOST_JOBS = 10_000  # about, of the runs that are looked at together
 
-_OPEN_RUNS = "(SELECT id FROM pipeline_runs WHERE finished_at IS NULL)"
+# Runs that ended are looked at for two minutes, that is by several passes: what is wrong with them came with their end.
+_IN_TURN = """
+    WITH unfinished AS MATERIALIZED (
+        SELECT id, sum(total_jobs) OVER (ORDER BY id) - total_jobs AS jobs FROM pipeline_runs
+         WHERE finished_at IS NULL AND id > $1),
+    ended AS MATERIALIZED (
+        SELECT id, sum(total_jobs) OVER (ORDER BY finished_at DESC, id) - total_jobs AS jobs FROM pipeline_runs
+         WHERE finished_at > now() - interval '2 min')
+    SELECT ARRAY(SELECT id FROM unfinished WHERE jobs < $2 ORDER BY id) AS unfinished,
+           ARRAY(SELECT id FROM ended WHERE jobs < $2) AS ended,
+           EXISTS (SELECT FROM unfinished WHERE jobs >= $2) AS more
+"""
 
-_UNHELD = """
-    SELECT s.id FROM step_runs s
-     WHERE s.run_id IN (SELECT run_id FROM job_runs WHERE finished_at IS NULL) AND s.status = 'RUNNING'
-       AND s.id <> ALL($1::uuid[])
-       AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL)
-     ORDER BY s.id LIMIT $2
-"""
-_UNQUEUED = f"""
-    SELECT s.id FROM step_runs s
-     WHERE s.run_id IN {_OPEN_RUNS} AND s.status = 'QUEUED' AND s.id <> ALL($1::uuid[])
-       AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL)
-       AND NOT EXISTS (SELECT 1 FROM step_queue q WHERE q.step_run_id = s.id)
-     ORDER BY s.id LIMIT $2
-"""
-_STRAY_QUEUE = """
-    SELECT q.step_run_id AS id FROM step_queue q JOIN step_runs s ON s.id = q.step_run_id
-     WHERE s.id <> ALL($1::uuid[])
-       AND (s.status <> 'QUEUED'
-            OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL))
-     ORDER BY q.step_run_id LIMIT $2
-"""
-# Each row is looked up by itself: a join would read all step runs there are, as most of a long queue has not started.
-_UNTIMED = """
-    SELECT q.step_run_id AS id FROM pipeline_runs r JOIN step_queue q ON q.run_id = r.id
-     WHERE r.finished_at IS NULL AND r.running_jobs > 0 AND NOT q.job_started AND q.step_run_id <> ALL($1::uuid[])
-       AND (SELECT j.status FROM step_runs s JOIN job_runs j ON j.id = s.job_run_id WHERE s.id = q.step_run_id) = 'RUNNING'
-     ORDER BY q.step_run_id LIMIT $2
-"""
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where to look: these runs, without what rests (ids of steps, jobs or runs), for so many at most."""
+
+    runs: Sequence[UUID]
+    passed_over: Sequence[Any]
+    limit: int
+
+
+# Each row is looked up by itself, by the index that is for it, and sorted when all are found. PostgreSQL believes behind
+# each vacuum that next to nothing is leased or unfinished: it would compare each step with each lease, or go through all
+# that there is in the order that is asked for.
+_LEASE = "(SELECT l.id FROM leases l WHERE l.step_run_id = s.id AND l.end_reason IS NULL)"
+_FOUND = "WITH found AS MATERIALIZED ({rows}) SELECT * FROM found ORDER BY id LIMIT $2"
+_UNHELD = _FOUND.format(
+    rows=f"""
+        SELECT s.id FROM step_runs s
+         WHERE s.run_id = ANY($3::uuid[]) AND s.status = 'RUNNING' AND s.id <> ALL($1::uuid[]) AND {_LEASE} IS NULL
+           AND (SELECT count(*) FROM job_runs j WHERE j.run_id = s.run_id AND j.finished_at IS NULL) > 0"""
+)
+_UNQUEUED = _FOUND.format(
+    rows=f"""
+        SELECT s.id FROM step_runs s
+         WHERE s.run_id = ANY($3::uuid[]) AND s.status = 'QUEUED' AND s.id <> ALL($1::uuid[]) AND {_LEASE} IS NULL
+           AND (SELECT q.run_id FROM step_queue q WHERE q.step_run_id = s.id) IS NULL
+           AND (SELECT r.finished_at FROM pipeline_runs r WHERE r.id = s.run_id) IS NULL"""
+)
+_STRAY_QUEUE = _FOUND.format(
+    rows="""
+        SELECT q.step_run_id AS id FROM step_queue q
+         WHERE q.run_id = ANY($3::uuid[]) AND q.step_run_id <> ALL($1::uuid[])
+           AND ((SELECT s.status FROM step_runs s WHERE s.id = q.step_run_id) <> 'QUEUED'
+                OR (SELECT l.id FROM leases l WHERE l.step_run_id = q.step_run_id AND l.end_reason IS NULL) IS NOT NULL)"""
+)
+_UNTIMED = _FOUND.format(
+    rows="""
+        SELECT q.step_run_id AS id FROM pipeline_runs r JOIN step_queue q ON q.run_id = r.id
+         WHERE r.id = ANY($3::uuid[]) AND r.finished_at IS NULL AND r.running_jobs > 0
+           AND NOT q.job_started AND q.step_run_id <> ALL($1::uuid[])
+           AND (SELECT j.status FROM step_runs s JOIN job_runs j ON j.id = s.job_run_id
+                 WHERE s.id = q.step_run_id) = 'RUNNING'"""
+)
 _STRAY_LEASES = """
     SELECT l.step_run_id AS id FROM leases l JOIN step_runs s ON s.id = l.step_run_id
      WHERE l.ended_at IS NULL AND s.status NOT IN ('QUEUED', 'RUNNING') AND s.id <> ALL($1::uuid[])
@@ -57,15 +87,19 @@ _LEFT_LEASES = """
        AND a.deleted_at IS NOT NULL AND l.step_run_id <> ALL($1::uuid[])
      ORDER BY l.id LIMIT $2
 """
-_LEFT_JOBS = """
-    SELECT j.id, j.run_id FROM job_runs j JOIN pipeline_runs r ON r.id = j.run_id
-     WHERE j.finished_at IS NULL AND r.finished_at IS NOT NULL AND j.id <> ALL($1::uuid[]) ORDER BY j.id LIMIT $2
-"""
-_STALLED_JOBS = f"""
-    SELECT j.id, j.run_id FROM job_runs j
-     WHERE j.run_id IN {_OPEN_RUNS} AND j.finished_at IS NULL AND j.gate <> 'WAITING' AND j.total_steps > 0
-       AND j.completed_steps = j.total_steps AND j.id <> ALL($1::uuid[]) ORDER BY j.id LIMIT $2
-"""
+_LEFT_JOBS = _FOUND.format(
+    rows="""
+        SELECT j.id, j.run_id FROM job_runs j
+         WHERE j.run_id = ANY($3::uuid[]) AND j.finished_at IS NULL AND j.id <> ALL($1::uuid[])
+           AND (SELECT r.finished_at FROM pipeline_runs r WHERE r.id = j.run_id) IS NOT NULL"""
+)
+_STALLED_JOBS = _FOUND.format(
+    rows="""
+        SELECT j.id, j.run_id FROM job_runs j
+         WHERE j.run_id = ANY($3::uuid[]) AND j.finished_at IS NULL AND j.gate <> 'WAITING' AND j.total_steps > 0
+           AND j.completed_steps = j.total_steps AND j.id <> ALL($1::uuid[])
+           AND (SELECT r.finished_at FROM pipeline_runs r WHERE r.id = j.run_id) IS NULL"""
+)
 _STALLED_RUNS = """
     SELECT id FROM pipeline_runs
      WHERE finished_at IS NULL AND total_jobs > 0 AND completed_jobs = total_jobs AND id <> ALL($1::uuid[])
@@ -77,54 +111,66 @@ _STRAY_KEYS = """
 """
 
 
-async def unheld_steps(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
+async def runs_in_turn(tx: Tx, after: UUID) -> tuple[list[UUID], UUID]:
+    """Return runs with about `MOST_JOBS` jobs: unfinished ones, and as many that ended just now.
+
+    Args:
+        tx: The transaction.
+        after: The last one whose turn it was, or `START`; the second of what is returned, the next time.
+    """
+    [(unfinished, ended, more)] = await tx.fetch(_IN_TURN, after, MOST_JOBS)
+    return [*unfinished, *ended], unfinished[-1] if more else START
+
+
+async def unheld_steps(tx: Tx, look: Look) -> list[UUID]:
     """Return steps that run and that no agent holds; as all here, not locked."""
-    return [row["id"] for row in await tx.fetch(_UNHELD, list(passed_over), limit)]
+    return await _ids(tx, look, _UNHELD)
 
 
-async def unqueued_steps(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
+async def unqueued_steps(tx: Tx, look: Look) -> list[UUID]:
     """Return queued steps that are not in the queue, and that no agent holds."""
-    return [row["id"] for row in await tx.fetch(_UNQUEUED, list(passed_over), limit)]
+    return await _ids(tx, look, _UNQUEUED)
 
 
-async def stray_queue_rows(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
+async def stray_queue_rows(tx: Tx, look: Look) -> list[UUID]:
     """Return steps that are in the queue, and that an agent holds or that are not queued."""
-    return [row["id"] for row in await tx.fetch(_STRAY_QUEUE, list(passed_over), limit)]
+    return await _ids(tx, look, _STRAY_QUEUE)
 
 
-async def untimed_queue_rows(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
+async def untimed_queue_rows(tx: Tx, look: Look) -> list[UUID]:
     """Return steps in the queue whose job has started, which their rows do not say: its timeout would not be seen."""
-    return [row["id"] for row in await tx.fetch(_UNTIMED, list(passed_over), limit)]
+    return await _ids(tx, look, _UNTIMED)
 
 
-async def stray_leases(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
-    """Return steps that have ended, or not begun, and whose lease takes a slot."""
-    return [row["id"] for row in await tx.fetch(_STRAY_LEASES, list(passed_over), limit)]
+async def stray_leases(tx: Tx, look: Look) -> list[UUID]:
+    """Return steps that have ended, or not begun, and whose lease takes a slot; of whatever run."""
+    return [row["id"] for row in await tx.fetch(_STRAY_LEASES, look.passed_over, look.limit)]
 
 
-async def left_leases(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
-    """Return steps that an agent holds which has left."""
-    return [row["id"] for row in await tx.fetch(_LEFT_LEASES, list(passed_over), limit)]
+async def left_leases(tx: Tx, look: Look) -> list[UUID]:
+    """Return steps that an agent holds which has left; of whatever run."""
+    return [row["id"] for row in await tx.fetch(_LEFT_LEASES, look.passed_over, look.limit)]
 
 
-async def left_jobs(tx: Tx, passed_over: PassedJobs, limit: int) -> list[tuple[UUID, UUID]]:
+async def left_jobs(tx: Tx, look: Look) -> list[tuple[UUID, UUID]]:
     """Return (run, job run) of jobs that go on in a run that has ended."""
-    return [(row["run_id"], row["id"]) for row in await tx.fetch(_LEFT_JOBS, _jobs(passed_over), limit)]
+    return await _jobs(tx, look, _LEFT_JOBS)
 
 
-async def stalled_jobs(tx: Tx, passed_over: PassedJobs, limit: int) -> list[tuple[UUID, UUID]]:
+async def stalled_jobs(tx: Tx, look: Look) -> list[tuple[UUID, UUID]]:
     """Return (run, job run) of jobs whose steps have all ended, and that have not."""
-    return [(row["run_id"], row["id"]) for row in await tx.fetch(_STALLED_JOBS, _jobs(passed_over), limit)]
+    return await _jobs(tx, look, _STALLED_JOBS)
 
 
-async def stalled_runs(tx: Tx, passed_over: Passed, limit: int) -> list[UUID]:
-    """Return runs whose jobs have all ended, and that have not."""
-    return [row["id"] for row in await tx.fetch(_STALLED_RUNS, list(passed_over), limit)]
+async def stalled_runs(tx: Tx, look: Look) -> list[UUID]:
+    """Return runs whose jobs have all ended, and that have not; whichever."""
+    return [row["id"] for row in await tx.fetch(_STALLED_RUNS, look.passed_over, look.limit)]
 
 
-async def stray_keys(tx: Tx, passed_over: PassedJobs, limit: int) -> list[tuple[UUID, UUID]]:
-    """Return (run, job run) of jobs that have ended, and claim a concurrency key."""
-    return [(row["run_id"], row["id"]) for row in await tx.fetch(_STRAY_KEYS, _jobs(passed_over), limit)]
+async def stray_keys(tx: Tx, look: Look) -> list[tuple[UUID, UUID]]:
+    """Return (run, job run) of jobs that have ended, and claim a concurrency key; of whatever run."""
+    passed_over = [job_id for _, job_id in look.passed_over]
+    return [(row["run_id"], row["id"]) for row in await tx.fetch(_STRAY_KEYS, passed_over, look.limit)]
 
 
 async def left_agents(tx: Tx, agent_ids: Sequence[UUID]) -> set[UUID]:
@@ -139,7 +185,7 @@ async def take_from_queue(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
         """DELETE FROM step_queue q USING step_runs s
             WHERE q.step_run_id = ANY($1) AND s.id = q.step_run_id
               AND (s.status <> 'QUEUED'
-                   OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.ended_at IS NULL))
+                   OR EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.end_reason IS NULL))
         RETURNING q.step_run_id AS id""",
         step_ids,
     )
@@ -162,7 +208,7 @@ async def still_unqueued(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
     rows = await tx.fetch(
         """SELECT c.id FROM unnest($1::uuid[]) AS c(id)
             WHERE NOT EXISTS (SELECT 1 FROM step_queue q WHERE q.step_run_id = c.id)
-              AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = c.id AND l.ended_at IS NULL)""",
+              AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.step_run_id = c.id AND l.end_reason IS NULL)""",
         step_ids,
     )
     return [row["id"] for row in rows]
@@ -172,7 +218,7 @@ async def end_leases(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
     """End the leases of steps that do not run; return which. Their runs are locked."""
     rows = await tx.fetch(
         """UPDATE leases l SET ended_at = clock_timestamp(), end_reason = 'repaired' FROM step_runs s
-            WHERE l.step_run_id = ANY($1) AND l.ended_at IS NULL AND s.id = l.step_run_id
+            WHERE l.step_run_id = ANY($1) AND l.end_reason IS NULL AND s.id = l.step_run_id
               AND s.status NOT IN ('QUEUED', 'RUNNING')
         RETURNING s.id""",
         step_ids,
@@ -180,5 +226,10 @@ async def end_leases(tx: Tx, step_ids: Sequence[UUID]) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-def _jobs(passed_over: PassedJobs) -> list[UUID]:
-    return [job_id for _, job_id in passed_over]
+async def _ids(tx: Tx, look: Look, query: str) -> list[UUID]:
+    return [row["id"] for row in await tx.fetch(query, look.passed_over, look.limit, look.runs)]
+
+
+async def _jobs(tx: Tx, look: Look, query: str) -> list[tuple[UUID, UUID]]:
+    passed_over = [job_id for _, job_id in look.passed_over]
+    return [(row["run_id"], row["id"]) for row in await tx.fetch(query, passed_over, look.limit, look.runs)]

@@ -28,7 +28,7 @@ _SECRETS = """
     SELECT s.secrets, s.started_at IS NOT NULL AS final, r.namespace, r.pipeline_id
       FROM step_runs s JOIN pipeline_runs r ON r.id = s.run_id
      WHERE s.id = $1 AND (s.agent_id = $2 OR EXISTS (
-           SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.agent_id = $2 AND l.ended_at IS NULL))
+           SELECT 1 FROM leases l WHERE l.step_run_id = s.id AND l.agent_id = $2 AND l.end_reason IS NULL))
 """
 _MOST_PLAIN = 50_000
 # Masking so many bytes may take more than about a millisecond.

@@ -13,8 +13,9 @@ from arcentra_server.domain.packing import Compression
 
 # Who runs a step run or ran it: nobody else has output of it. An agent that lost its lease before it started has none.
 _HOLDERS = """
-    SELECT s.id, s.agent_id, l.agent_id AS leased_to
-      FROM step_runs s LEFT JOIN leases l ON l.step_run_id = s.id AND l.ended_at IS NULL WHERE s.id = ANY($1)
+    SELECT s.id, s.agent_id,
+           (SELECT l.agent_id FROM leases l WHERE l.step_run_id = s.id AND l.end_reason IS NULL) AS leased_to
+      FROM step_runs s WHERE s.id = ANY($1)
 """
 # Rows are locked in the order of ids by everyone.
 _LOCK = """

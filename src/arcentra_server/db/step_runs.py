@@ -16,7 +16,8 @@ _SELECT = """
            s.superseded, s.status, s.dispatch, s.rendered, s.continue_on_error, s.agent_id,
            a.claimed_labels || a.server_labels AS agent_labels, s.cancel_cause IS NOT NULL AS cancel_requested,
            s.exit_code, s.error_message, s.failure_reason, s.metrics, s.created_by, s.created_at, s.started_at,
-           s.finished_at, coalesce(g.size, 0) AS log_size, s.added, r.paused, l.id IS NOT NULL AS leased, s.outputs,
+           s.finished_at, coalesce(g.size, 0) AS log_size, s.added, r.paused, s.outputs,
+           (SELECT l.id FROM leases l WHERE l.step_run_id = s.id AND l.end_reason IS NULL) IS NOT NULL AS leased,
            s.secrets, s.condition, s.kind, j.waits_for, coalesce(q.ready_at > clock_timestamp(), false) AS delayed,
            clock_timestamp() AS now
       FROM step_runs s
@@ -24,7 +25,6 @@ _SELECT = """
       JOIN pipeline_runs r ON r.id = s.run_id
       LEFT JOIN agents a ON a.id = s.agent_id
       LEFT JOIN step_logs g ON g.step_run_id = s.id
-      LEFT JOIN leases l ON l.step_run_id = s.id AND l.ended_at IS NULL
       LEFT JOIN step_queue q ON q.step_run_id = s.id
 """
 _SORT = {

@@ -15,6 +15,7 @@ from arcentra_server.db.bad_rows import BadRows
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.execution import load_run, load_steps
 from arcentra_server.db.execution_store import ExecutionStore
+from arcentra_server.db.invariants import Look
 from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.execution import JobState
 from arcentra_server.domain.ledger import Ledger
@@ -34,10 +35,10 @@ _Job = tuple[UUID, UUID]
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Something that must never be: what it is called, how it is found without what rests, and what is done about it."""
+    """Something that must never be: what it is called, how it is found, and what is done about it."""
 
     name: str
-    find: Callable[[Tx, list[Any], int], Awaitable[list[Any]]]
+    find: Callable[[Tx, Look], Awaitable[list[Any]]]
     act: Callable[[Tx, Ledger, Sequence[Any]], Awaitable[list[Any]]]
     bad: BadRows = field(default_factory=lambda: BadRows("watchdog"))
 
@@ -49,6 +50,8 @@ class Watchdog:
         self._store = store
         self._count = count
         self._more = asyncio.Event()
+        self._last_run = invariants.START
+        self._all_seen = False
         self._rules = (
             _Rule("step_without_lease", invariants.unheld_steps, _fail_unheld),
             _Rule("step_not_in_queue", invariants.unqueued_steps, _queue_again),
@@ -63,7 +66,7 @@ class Watchdog:
         )
 
     async def run_once(self) -> int:
-        """Look once; return how many things were put right.
+        """Look once, at the runs whose turn it is; return how many things were put right.
 
         Raises:
             ExceptionGroup: of what could not be put right; the rest was.
@@ -71,10 +74,12 @@ class Watchdog:
         repaired = 0
         errors: list[Exception] = []
         self._more.clear()
+        async with self._store.database.transaction(snapshot=True) as tx:
+            runs, last_run = await invariants.runs_in_turn(tx, self._last_run)
         for rule in self._rules:
             for _ in range(MOST_BATCHES):
                 try:
-                    found, done, failed = await self._batch(rule)
+                    found, done, failed = await self._batch(rule, runs)
                 except Unavailable:
                     raise
                 except Exception as error:  # noqa: BLE001 - raised below, with the others
@@ -87,19 +92,28 @@ class Watchdog:
                     break
             else:
                 self._more.set()
+        if not self._more.is_set():
+            self._go_on(last_run)
         if errors:
             raise ExceptionGroup("some of what does not fit together could not be put right", errors)
         return repaired
 
+    def _go_on(self, last_run: UUID) -> None:
+        """Let the next runs have their turn: at once as long as this process has not seen all of them."""
+        self._last_run = last_run
+        self._all_seen |= last_run == invariants.START
+        if not self._all_seen:
+            self._more.set()
+
     async def wait(self) -> None:
-        """Return, a little later, when the last pass left something that it could have put right."""
+        """Return, a little later, when the last pass left something that it could have put right, or not seen yet."""
         await self._more.wait()
         await asyncio.sleep(MORE_SECONDS)
 
-    async def _batch(self, rule: _Rule) -> tuple[int, int, list[Exception]]:
+    async def _batch(self, rule: _Rule, runs: Sequence[UUID]) -> tuple[int, int, list[Exception]]:
         """Return how many rows were found, how many of them put right, and what kept others from it."""
         async with self._store.database.transaction(snapshot=True) as tx:
-            rows = await rule.find(tx, rule.bad.all_passed_over(), LARGEST_BATCH)
+            rows = await rule.find(tx, Look(runs, rule.bad.all_passed_over(), LARGEST_BATCH))
         answers, failed = await rule.bad.each(self._store, rows, rule.act)
         done = [row for answer in answers for row in answer]
         if done:

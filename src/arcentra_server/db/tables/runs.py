@@ -82,6 +82,7 @@ pipeline_runs = Table(
         postgresql_where=text("finished_at IS NULL AND timeout_ms IS NOT NULL"),
     ),
     Index("ix_pipeline_runs_unfinished", "pipeline_id", postgresql_where=text("finished_at IS NULL")),
+    Index("ix_pipeline_runs_finished", "finished_at"),
     Index("ix_pipeline_runs_created", "created_at"),
     Index("ix_pipeline_runs_pipeline", "pipeline_id", "created_at"),
     Index("ix_pipeline_runs_namespace", "namespace", "created_at"),
@@ -387,7 +388,10 @@ leases = Table(
     identity("pipeline_id", null=True),
     whole("share", big=True),
     CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended"),
-    Index("uq_leases_active", "step_run_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+    # Two conditions that mean the same. PostgreSQL believes behind each vacuum that next to nothing is leased: where both
+    # indexes may answer, it goes through all leases by the one for steps to find those of an agent, and the reverse. So
+    # whoever asks for the lease of a step says `end_reason IS NULL`, whoever asks for those of agents `ended_at IS NULL`.
+    Index("uq_leases_held", "step_run_id", unique=True, postgresql_where=text("end_reason IS NULL")),
     Index("ix_leases_step", "step_run_id"),
     Index("ix_leases_agent", "agent_id", postgresql_where=text("ended_at IS NULL")),
     Index("ix_leases_share", "share"),
