@@ -29,7 +29,7 @@ async def test_claim_takes_only_what_is_still_queued(database: Database) -> None
         rows = await claims.claim(tx, [(new_id(), step, agent) for step in (one, gone, held, delayed)])
         assert [row["step_run_id"] for row in rows] == [one]
         assert await tx.fetchval("SELECT count(*) FROM step_queue") == 2
-        assert [row["step_run_id"] for row in await claims.unacknowledged(tx, [agent])] == [one]
+        assert [row["step_run_id"] for row in await claims.first_unacknowledged(tx, [agent])] == [one]
 
 
 async def test_what_one_claim_has_another_passes_over(database: Database) -> None:

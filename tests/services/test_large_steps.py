@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+from dataclasses import dataclass, field
 from uuid import UUID
+
+import pytest
 
 from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.secret_names import SecretScope
 from arcentra_server.domain.states import FailureReason, StepStatus
+from arcentra_server.rpc.convert.dispatch import WireForm
 from arcentra_server.services.secrets import SecretService
 from tests.support.world import Run, World, step_name
 from tests.support.written import spec_of
@@ -125,3 +129,92 @@ async def test_what_the_answer_to_one_that_waits_does_not_hold_is_for_the_next_t
         assert await world.server.schedule() == 3
     assert sorted(step_name(one) for call in calls for one in call.result()) == ["a1", "b1", "c1"]
     assert [len(call.result()) for call in calls] == [1, 1, 1]
+
+
+@dataclass
+class WatchedForm(WireForm):
+    """A wire form that notes which step runs were read: each is measured before it is sent."""
+
+    read: set[UUID] = field(default_factory=set)
+
+    def size(self, dispatch: Dispatch) -> int:
+        self.read.add(dispatch.step_run_id)
+        return super().size(dispatch)
+
+    def take(self) -> int:
+        """Return how many were read since the last time."""
+        count = len(self.read)
+        self.read.clear()
+        return count
+
+
+async def test_of_many_large_steps_only_those_are_read_that_an_answer_may_hold(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = 30_000
+    for module in ("domain.portions", "services.dispatch"):
+        monkeypatch.setattr(f"arcentra_server.{module}.LARGEST_PORTION", length * 3 // 2)
+    form = world.server.store.form = WatchedForm()
+    agent = await world.agent("x", 8, online=False)
+    steps = f"[{{name: s, uses: shell, args: {{script: {'x' * length}}}}}]"
+    run = await world.start(
+        spec_of("jobs:\n" + "\n".join(f"  - {{name: {name}, steps: {steps}}}" for name in "abcdef"))
+    )
+    first = await world.server.dispatch.fetch(agent, 100, 0)
+    form.take()
+    given = [*first]
+    while len(given) < 6:
+        given += (answer := await world.server.dispatch.fetch(agent, 100, 0))
+        assert (len(answer), form.take()) == (1, 2)
+    assert len({dispatch.lease_id for dispatch in given}) == 6
+    assert sorted(given, key=lambda dispatch: dispatch.lease_id) == given
+    assert await world.server.dispatch.fetch(agent, 1, 0) == first
+    assert form.take() == 1
+    for dispatch in given:
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    assert await run.states() == "R R R R R R"
+
+
+async def test_what_cannot_be_sent_keeps_nothing_behind_it_from_an_answer(world: World) -> None:
+    secrets = SecretService(world.database, world.server.keys, os.urandom)
+    await secrets.set(SecretScope("default"), "BIG", "x", "tester")
+    agent = await world.agent("x", 3, online=False)
+    run = await _start(world, TOO_LARGE, TOO_LARGE, TOO_LARGE)
+    first = await world.server.dispatch.fetch(agent, 100, 0)
+    last = max(first, key=lambda dispatch: dispatch.lease_id).step_run_id
+    await world.sql("UPDATE step_runs SET secrets = '{}' WHERE id = $1", last)
+    await _set_secret(world)
+    assert [one.step_run_id for one in await world.server.dispatch.fetch(agent, 1, 0)] == [last]
+    await world.server.schedule()
+    assert sorted(await run.states()) == sorted("F F Q")
+
+
+async def test_agents_that_wait_get_what_is_leased_to_them_a_few_at_a_time_and_nothing_newer_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = [await world.agent(name, 1, online=False) for name in "xyz"]
+    form = world.server.store.form = WatchedForm()
+    runs = [await world.start("..") for _ in agents]
+    firsts = [(await world.server.dispatch.fetch(agent, 1, 0))[0] for agent in agents]
+    for first in firsts:
+        assert await world.report(first, StepStatus.RUNNING) is None
+    largest = await world.value("SELECT max(octet_length(dispatch)) FROM step_runs")
+    monkeypatch.setattr("arcentra_server.db.claims.LARGEST_READ", largest + 1)  # which two reach
+    async with asyncio.TaskGroup() as group:
+        calls = []
+        for agent in agents:
+            assert await world.server.schedule() == 0
+            calls.append(group.create_task(world.server.dispatch.fetch(agent, 1, 30)))
+            await world.server.bell.wait()  # asking is a reason for a pass
+        assert await world.server.schedule() == 0
+        for first in firsts:
+            await world.end(first)
+        await world.sql("UPDATE agents SET capacity = 2")
+        await world.start(". . .")
+        for count in (2, 1):
+            form.take()
+            await world.server.bell.wait()
+            assert await world.server.dispatch.run_once() == 0
+            assert form.take() == count
+    assert [step_name(one) for call in calls for one in call.result()] == ["a2"] * 3
+    assert {call.result()[0].step_run_id for call in calls} == {await run.step_id("a2") for run in runs}

@@ -59,10 +59,9 @@ _CLAIM = f"""
       FROM leased JOIN step_runs s ON s.id = leased.step_run_id JOIN pipeline_runs r ON r.id = s.run_id
      ORDER BY leased.id
 """
-_UNACKED = """
-    SELECT l.id, l.step_run_id, l.agent_id, s.attempt, coalesce(s.rendered, s.dispatch) AS dispatch, s.secrets, s.run_id,
-           r.commit_sha
-      FROM leases l JOIN step_runs s ON s.id = l.step_run_id JOIN pipeline_runs r ON r.id = s.run_id
+_UNSTARTED = """
+    SELECT l.id, l.agent_id, octet_length(coalesce(s.rendered, s.dispatch)) AS size
+      FROM leases l JOIN step_runs s ON s.id = l.step_run_id
      WHERE l.agent_id = ANY($1) AND l.ended_at IS NULL AND s.status = 'QUEUED' ORDER BY l.id
 """
 # `done`: bytes of the payloads before it. What is left out is not read at all: its size stands beside it.
@@ -88,7 +87,7 @@ _WAITS = """
         OR EXISTS (SELECT FROM (SELECT held, ready_at FROM step_queue WHERE agent_id IS NOT NULL ORDER BY agent_id) bound
                     WHERE NOT held AND ready_at <= clock_timestamp())
 """
-LARGEST_READ = 32 * 1024 * 1024  # bytes of step runs, about, that are read together for agents that are not asking
+LARGEST_READ = 32 * 1024 * 1024  # bytes of step runs, about, that are read together for several agents
 
 
 @lru_cache(maxsize=10_000)
@@ -139,13 +138,16 @@ async def claim(tx: Tx, leases: Sequence[tuple[UUID, UUID, UUID]]) -> list[Row]:
     return list(await tx.fetch(_CLAIM, *columns, agents))
 
 
-async def unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
-    """Return the leases of agents that they have not started: they are sent again when an agent is back."""
-    return list(await tx.fetch(_UNACKED, agent_ids))
+async def unstarted(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
+    """Return the leases of agents that they have not started, the oldest first, with the bytes of their step runs.
+
+    The step runs themselves are not read: they may be very large, and more than one message holds.
+    """
+    return list(await tx.fetch(_UNSTARTED, agent_ids))
 
 
 async def first_unacknowledged(tx: Tx, agent_ids: Sequence[UUID]) -> list[Row]:
-    """Return the same, the oldest leases first and no more than `LARGEST_READ`; there may be more."""
+    """Return what agents have not started, the oldest leases first and no more than `LARGEST_READ`; there may be more."""
     return list(await tx.fetch(_FIRST_OF_AGENTS, agent_ids, LARGEST_READ))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from uuid import UUID
 
 from arcentra_server.domain.execution import Dispatch
 
@@ -28,3 +29,14 @@ def portions(dispatches: Iterable[Dispatch], most: int, size: Callable[[Dispatch
         room -= needed
     if portion:
         yield portion
+
+
+def leases_within(sizes: Iterable[tuple[UUID, int]], room: int) -> list[UUID]:
+    """Return the first of some leases, given with their bytes: those that `room` holds, and the one that goes beyond it."""
+    found = []
+    for lease_id, size in sizes:
+        if room <= 0:
+            break
+        found.append(lease_id)
+        room -= size
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from arcentra_server.db.execution_store import ExecutionStore, Placed, PlacingFa
 from arcentra_server.db.queue_head import MOST_READ, QueueHead
 from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.ledger import Ledger
-from arcentra_server.domain.portions import portions
+from arcentra_server.domain.portions import LARGEST_PORTION, LARGEST_STEP_RUN, leases_within, portions
 from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.domain.states import FailureReason, StepStatus
@@ -208,9 +209,7 @@ class DispatchService:
         What one message does not hold stays leased, for its next fetch.
         """
         async with self._store.database.transaction() as tx:
-            rows = await claims.unacknowledged(tx, [agent_id])
-            rows.sort(key=lambda row: row["id"] in self._handed_out)
-            again = self._portion(await self._store.dispatches(tx, rows), wanted)
+            again = await self._leased_before(tx, agent_id, wanted)
         if again or self._closed:
             self._handed_out |= {dispatch.lease_id for dispatch in again}
             return again
@@ -261,15 +260,52 @@ class DispatchService:
 
         await self._store.change(decide)
 
+    async def _leased_before(self, tx: Tx, agent_id: UUID, wanted: int) -> list[Dispatch]:
+        """Return the first portion of what is leased to an agent that pulls and not started; no more than that is read."""
+        sizes = [(row["id"], row["size"]) for row in await claims.unstarted(tx, [agent_id])]
+        sizes.sort(key=lambda lease: lease[0] in self._handed_out)
+        found: list[Dispatch] = []
+        room = LARGEST_PORTION
+        # Again only where something cannot be sent at all: what comes behind it takes its place.
+        while sizes and room > 0 and len(found) < wanted:
+            leases = leases_within(sizes[: wanted - len(found)], room)
+            del sizes[: len(leases)]
+            read = await self._store.dispatches(tx, await claims.first_unsent(tx, leases))
+            read.sort(key=lambda dispatch: leases.index(dispatch.lease_id))
+            room -= sum(map(self._store.form.size, read))
+            found += read
+        return self._portion(found, wanted)
+
     async def _answer_with_leases(self, tx: Tx, demands: Sequence[_Demand]) -> list[_Demand]:
-        """Answer agents that pull with what was leased to them since: the next steps of their jobs. Return the rest."""
+        """Answer agents that pull with what was leased to them since: the next steps of their jobs.
+
+        Return the demands that are for new work. Of what is leased only that is read which these answers may hold, and
+        no more than `claims.LARGEST_READ`; who has to wait for the rest gets it with the next pass, and nothing newer.
+        """
         if not demands:
             return []
-        rows = await claims.unacknowledged(tx, list({demand.agent_id for demand in demands}))
+        asking = Counter(demand.agent_id for demand in demands)
+        rows = await claims.unstarted(tx, list(asking))
         self._handed_out &= {row["id"] for row in rows}
-        fresh = [row for row in rows if row["id"] not in self._handed_out]
-        self._deliver(await self._store.dispatches(tx, fresh), demands)
-        return [demand for demand in demands if not demand.answer.done()]
+        fresh: dict[UUID, list[tuple[UUID, int]]] = {}
+        for row in rows:
+            if row["id"] not in self._handed_out:
+                fresh.setdefault(row["agent_id"], []).append((row["id"], row["size"]))
+        if not fresh:
+            return list(demands)
+        # A portion may be one step run that is larger than others are.
+        wanted = [leases_within(sizes, asking[agent_id] * LARGEST_STEP_RUN) for agent_id, sizes in fresh.items()]
+        read = await claims.first_unsent(tx, [lease_id for leases in wanted for lease_id in leases])
+        self._deliver(await self._store.dispatches(tx, read), demands)
+        known = Counter(row["agent_id"] for row in read)
+        unread = {agent_id for agent_id, sizes in fresh.items() if known[agent_id] < len(sizes)}
+        waiting = [demand for demand in demands if not demand.answer.done()]
+        if any(demand.agent_id in unread for demand in waiting):
+            if len(waiting) < len(demands):
+                self._bell.ring()
+            else:  # nothing of what was read could be sent: it fails first
+                asyncio.get_running_loop().call_later(LOCKED_SECONDS, self._bell.ring)
+        return [demand for demand in waiting if demand.agent_id not in unread]
 
     async def _look_for_new_work(self, tx: Tx) -> None:
         if self._bell.look_for_new_work():
