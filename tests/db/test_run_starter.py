@@ -14,9 +14,11 @@ from uuid import UUID
 import pytest
 
 from arcentra_server.db import new_runs, pipelines
+from arcentra_server.db.engine import Database, Tx
 from arcentra_server.db.known_fleet import KNOWN_SECONDS, LOOKS_AT_ONCE, KnownFleet
 from arcentra_server.db.known_specs import KnownSpecs
 from arcentra_server.domain.definition import JobSpec, PipelineSpec, StageSpec, StepSpec
+from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.fleet import NO_AGENT
 from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.selectors import Operator, Selector, Term
@@ -128,7 +130,7 @@ async def test_agents_that_come_and_go_are_seen(world: World, spec: PipelineSpec
     fleet = KnownFleet(lambda: now[0])
 
     async def messages() -> list[str]:
-        return [fault.message for fault in await fleet.warnings(world.database, spec)]
+        return [fault.message for fault in await fleet.warnings(world.server.store, spec)]
 
     assert NO_AGENT in (await messages())[0]
     assert NO_AGENT in (await messages())[0]
@@ -145,12 +147,12 @@ async def test_labels_count_for_who_asks_for_them_only(world: World) -> None:
     fleet = KnownFleet(lambda: 0.0)
     await world.agent("a", os="windows")
     await world.agent("b", os="linux")
-    assert await fleet.warnings(world.database, shape(".")) == []
-    assert await fleet.warnings(world.database, spec_of(LINUX)) == []
+    assert await fleet.warnings(world.server.store, shape(".")) == []
+    assert await fleet.warnings(world.server.store, spec_of(LINUX)) == []
     await world.sql("UPDATE agents SET disabled = true WHERE name = 'b'")
     now_alone = KnownFleet(lambda: 0.0)
-    assert await now_alone.warnings(world.database, shape(".")) == []
-    assert len(await now_alone.warnings(world.database, spec_of(LINUX))) == 1
+    assert await now_alone.warnings(world.server.store, shape(".")) == []
+    assert len(await now_alone.warnings(world.server.store, spec_of(LINUX))) == 1
 
 
 @asynccontextmanager
@@ -213,16 +215,16 @@ async def test_thousands_of_agents_are_looked_at_in_a_thread(world: World) -> No
         PipelineSpec((StageSpec("d", (JobSpec("j", (StepSpec("s", "shell"),), selector=Selector((term,))),)),))
         for term in (Watched("os", Operator.IN, ("linux",)), Watched("arch", Operator.IN, ("arm64",)))
     )
-    for _ in range(2):
+    for times in (2, 0):
         Watched.threads.clear()
-        assert await fleet.warnings(world.database, linux) == []
+        assert await fleet.warnings(world.server.store, linux) == []
         assert Watched.threads == {"loop": 1}
         Watched.threads.clear()
-        [warning] = await fleet.warnings(world.database, arm)
+        [warning] = await fleet.warnings(world.server.store, arm)
         assert "nearest is `a`, which lacks arch=arm64" in warning.message
-        # In a thread once with the agents of a moment ago, and once with those of now, of which it is told.
+        # In a thread once to find out, once to tell what the nearest agent lacks, and not again for who comes next.
         assert Watched.threads["loop"] <= LOOKS_AT_ONCE
-        assert Watched.threads["other"] == 2 * (LOOKS_AT_ONCE + 1)
+        assert Watched.threads["other"] == times * (LOOKS_AT_ONCE + 1)
 
 
 async def test_what_could_be_served_a_moment_ago_is_not_held_against_the_agents_of_now(world: World) -> None:
@@ -230,8 +232,81 @@ async def test_what_could_be_served_a_moment_ago_is_not_held_against_the_agents_
     spec = spec_of(LINUX + LINUX.replace("jobs:", "").replace("name: a", "name: b").replace("linux", "plan9"))
     agent_id = await world.agent("x", os="linux")
     for _ in range(2):
-        assert [fault.path for fault in await fleet.warnings(world.database, spec)] == ["jobs[1].agent_selector"]
+        assert [fault.path for fault in await fleet.warnings(world.server.store, spec)] == ["jobs[1].agent_selector"]
         await world.sql("UPDATE agents SET claimed_labels = '{}' WHERE id = $1", agent_id)
+
+
+class CountedDatabase(Database):
+    """A database that counts how often it is asked."""
+
+    count: ClassVar[int] = 0
+
+    @asynccontextmanager
+    async def statements(self) -> AsyncIterator[Tx]:
+        CountedDatabase.count += 1
+        async with super().statements() as tx:
+            yield tx
+
+    @classmethod
+    def take(cls) -> int:
+        """Return how often since the last time."""
+        cls.count, count = 0, cls.count
+        return count
+
+
+@pytest.fixture
+async def counted(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A world whose database counts."""
+    monkeypatch.setattr("tests.support.world.Database", CountedDatabase)
+    async with World(dsn) as world:
+        yield world
+
+
+@pytest.mark.parametrize("spec", [shape("."), spec_of(LINUX)], ids=["no labels", "labels"])
+async def test_who_comes_together_is_warned_by_one_look(counted: World, spec: PipelineSpec) -> None:
+    now = [0.0]
+    fleet, store = KnownFleet(lambda: now[0]), counted.server.store
+    CountedDatabase.take()
+    together = await asyncio.gather(*(fleet.warnings(store, spec) for _ in range(20)))
+    assert [[NO_AGENT in fault.message for fault in warnings] for warnings in together] == [[True]] * 20
+    assert CountedDatabase.take() == 1
+    now[0] += KNOWN_SECONDS / 2
+    assert len(await fleet.warnings(store, spec)) == 1
+    assert CountedDatabase.take() == 0, "it is as good a moment later"
+    now[0] += KNOWN_SECONDS / 2
+    assert len(await fleet.warnings(store, spec)) == 1
+    assert CountedDatabase.take() == 1
+    await counted.agent("x", os="linux")
+    CountedDatabase.take()
+    assert await fleet.warnings(store, spec) == []
+    assert CountedDatabase.take() == 1, "what came through this server is never missed"
+
+
+async def test_who_comes_while_an_agent_does_waits_for_a_look_of_its_own(counted: World) -> None:
+    fleet, store = KnownFleet(lambda: 0.0), counted.server.store
+    async with asyncio.TaskGroup() as group, agents_locked(counted) as waits:
+        before = group.create_task(fleet.warnings(store, shape(".")))
+        await waits()
+        store.announce_new_work()
+        CountedDatabase.take()
+        after = [group.create_task(fleet.warnings(store, shape("."))) for _ in range(5)]
+    assert [len(task.result()) for task in (before, *after)] == [1] * 6
+    assert CountedDatabase.take() == 1
+
+
+async def test_look_that_fails_fails_all_that_wait_for_it_and_nobody_later(counted: World) -> None:
+    now = [0.0]
+    fleet, store = KnownFleet(lambda: now[0]), counted.server.store
+    async with agents_locked(counted) as waits:
+        calls = asyncio.gather(*(fleet.warnings(store, shape(".")) for _ in range(5)), return_exceptions=True)
+        pid = await waits()
+        CountedDatabase.take()
+        await counted.sql("SELECT pg_terminate_backend($1)", pid)
+        ends = await calls
+    assert [type(end) for end in ends] == [Unavailable] * 5
+    assert CountedDatabase.take() == 1, "that was to end the look"
+    now[0] += 0.001
+    assert len(await fleet.warnings(store, shape("."))) == 1
 
 
 async def told_of_start(world: World, pipeline_id: UUID) -> list[dict[str, object]]:

@@ -72,6 +72,7 @@ class ExecutionStore:
     ) -> None:
         self.database = database
         self.form = form
+        self.announced = 0  # how often `announce_new_work` was called: what is known of agents may be out of date
         self._vault = vault
         self._turns = Turns(form, vault, new_id)
         # Leased, but not to be sent, as a secret of theirs is not there or they are too large with them; they fail in a
@@ -206,6 +207,7 @@ class ExecutionStore:
 
     def announce_new_work(self) -> None:
         """Hint that something was committed that the scheduler does not know at all: a run that may go on, an agent, labels."""
+        self.announced += 1
         for wake in (*self._on_new_work, *self._on_change):
             wake()
 

@@ -117,7 +117,7 @@ class RunStarter:
 
     async def _with_fleet_warnings(self, started: Started, spec: PipelineSpec) -> Started:
         try:
-            warnings = await self._fleet.warnings(self._store.database, spec)
+            warnings = await self._fleet.warnings(self._store, spec)
         except ArcentraError as error:
             # The run is there: an error would say that it is not.
             _log.warning("fleet_not_looked_at", run_id=str(started.run_id), error=str(error))
