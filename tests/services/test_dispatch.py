@@ -8,6 +8,7 @@ import pytest
 
 from arcentra_server.db import contact
 from arcentra_server.db.contact import Beat
+from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.domain.selectors import Operator, Selector, Term
@@ -313,10 +314,40 @@ async def test_first_message_that_comes_late_loses_nothing_that_was_started_sinc
     started = await world.started(agent)
     for dispatch in newer:
         assert await world.report(dispatch, StepStatus.RUNNING) is None
-    news = await world.server.arrivals.catch_up(agent, [], [], started=started)
+    with pytest.raises(Unavailable, match="come again"):
+        await world.server.arrivals.catch_up(agent, [], [], started=started)
+    states = [(await world.server.steps.get(dispatch.step_run_id)).status for dispatch in leased]
+    assert states == [StepStatus.RUNNING] * 3
+    news = await world.come_back(agent, [dispatch.step_run_id for dispatch in newer])
     assert news.cancels == []
     states = [(await world.server.steps.get(dispatch.step_run_id)).status for dispatch in leased]
     assert states == [StepStatus.FAILED, StepStatus.RUNNING, StepStatus.RUNNING]
+
+
+async def test_step_that_the_process_before_reported_last_of_all_is_lost_when_the_agent_comes_again(
+    world: World,
+) -> None:
+    """Its report is committed after the process that follows was let in, and before the first message of that is read."""
+    agent, leased = await _three_leased(world)
+    started = await world.started(agent)
+    assert await world.report(leased[0], StepStatus.RUNNING) is None
+    with pytest.raises(Unavailable, match="come again"):
+        await world.server.arrivals.catch_up(agent, [], [], started=started)
+    news = await world.come_back(agent)
+    assert (news.dispatches, news.cancels) == (leased[1:], [])
+    states = [(await world.server.steps.get(dispatch.step_run_id)).status for dispatch in leased]
+    assert states == [StepStatus.FAILED, StepStatus.QUEUED, StepStatus.QUEUED]
+
+
+async def test_step_that_an_agent_has_and_started_while_it_was_let_in_keeps_it_out_of_nothing(world: World) -> None:
+    agent, leased = await _three_leased(world)
+    started = await world.started(agent)
+    assert await world.report(leased[0], StepStatus.RUNNING) is None
+    news = await world.server.arrivals.catch_up(agent, [leased[0].step_run_id], [], started=started)
+    assert (news.dispatches, news.cancels) == (leased[1:], [])
+    for dispatch in news.dispatches:
+        assert await world.report(dispatch, StepStatus.RUNNING) is None
+    assert {(await world.server.steps.get(one.step_run_id)).status for one in leased} == {StepStatus.RUNNING}
 
 
 @pytest.mark.parametrize("minutes", [-5, 5])
@@ -334,7 +365,7 @@ async def test_agent_that_was_restarted_loses_its_step_whatever_the_clock_of_the
 async def test_agent_that_names_no_steps_loses_none(world: World) -> None:
     agent, leased = await _three_leased(world)
     assert await world.report(leased[0], StepStatus.RUNNING) is None
-    news = await world.server.arrivals.catch_up(agent, [], [], started=frozenset())
+    news = await world.server.arrivals.catch_up(agent, [], [], started=None)
     assert (news.dispatches, news.cancels) == (leased[1:], [])
     assert (await world.server.steps.get(leased[0].step_run_id)).status is StepStatus.RUNNING
 
@@ -346,7 +377,7 @@ async def test_cancellation_that_was_missed_is_told(world: World) -> None:
     await world.server.steps.cancel(leased[0].step_run_id, "not wanted")
     assert world.server.links.cancels == []
     started = await world.started(agent)
-    for running, known in (([leased[0].step_run_id], started), ([], frozenset[UUID]())):
+    for running, known in (([leased[0].step_run_id], started), ([], None)):
         news = await world.server.arrivals.catch_up(agent, running, [], started=known)
         told = [(command.step_run_id, command.reason) for command in news.cancels]
         assert told == [(leased[0].step_run_id, "not wanted")], f"names {len(running)} steps"

@@ -220,7 +220,7 @@ class Connection:
         running = [step for step in map(parse_id, listed) if step is not None]
         # Only a heartbeat says which steps the agent has; a message without one says nothing of the others.
         names_steps = self._batched and message.HasField("heartbeat")
-        started = self._welcome.started if names_steps and self._welcome is not None else frozenset[UUID]()
+        started = self._welcome.started if names_steps and self._welcome is not None else None
         kept = _kept_jobs(message.heartbeat)
         news = await self._parts.arrivals.catch_up(self._agent_id, running, kept, started=started, late=self._late)
         crashpoint("connect.caught_up")

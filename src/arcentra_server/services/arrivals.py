@@ -45,7 +45,7 @@ class _Arrival:
     agent_id: UUID
     running: AbstractSet[UUID]
     kept_jobs: Sequence[UUID]
-    started: AbstractSet[UUID]
+    started: AbstractSet[UUID] | None
 
 
 _Held = dict[UUID, dict[UUID, Row]]  # what is leased to each agent, by step run; see `claims.held`
@@ -64,7 +64,7 @@ class ArrivalService:
         running: Sequence[UUID],
         kept_jobs: Sequence[UUID],
         *,
-        started: AbstractSet[UUID],
+        started: AbstractSet[UUID] | None,
         late: bool = False,
     ) -> CatchUp:
         """Answer what an agent that connects has missed: keep or kill for each step it runs, and what it should have.
@@ -73,10 +73,12 @@ class ArrivalService:
             agent_id: The agent.
             running: The step runs whose process it has.
             kept_jobs: The job runs whose workspace it has.
-            started: The leases whose steps it had started when it was admitted, before its message was read; none where
-                `running` is not complete. A step of these that still runs and is not in `running` is lost. What it
-                started since, through another server, could not be in `running`. No clock is asked: that of the
-                database may be set back.
+            started: The leases whose steps it had started when it was admitted, before its message was read; None where
+                `running` is not complete. A step of these that still runs and is not in `running` is lost. Of one that
+                was started since and is not in `running` it cannot be told: the process that the agent was before may
+                have reported it last of all, or the agent itself, through another server, after it wrote this message.
+                It is to come again, and is then admitted with that step. No clock is asked: that of the database may be
+                set back.
             late: `started` was found so long after the message was written that the agent may have started something
                 through another server in between: it is to come again rather than lose anything.
 
@@ -84,7 +86,8 @@ class ArrivalService:
 
         Raises:
             WriteConflict: a run of which it lost a step is held by another writer, again and again.
-            Unavailable: the database is away, or the agent seems to have lost a step and is `late`.
+            Unavailable: the database is away, or the agent is to come again: it seems to have lost a step and is `late`,
+                or a step was started that it may not know.
         """
         arrival = _Arrival(agent_id, set(running), kept_jobs, started)
         news = await self._batcher.submit(arrival, pause=ARRIVAL_PAUSE)
@@ -105,10 +108,10 @@ class ArrivalService:
         self._batcher.close()
 
     async def _look(self, arrivals: Sequence[_Arrival]) -> list[CatchUp | None]:
-        """Return what each has missed; None for one that lost something, which is left to a change of its own."""
+        """Return what each has missed; None for one that may have lost something, which is left to a change of its own."""
         async with self._store.database.transaction(snapshot=True) as tx:
             held = await _held(tx, arrivals)
-            losers = {id(arrival) for arrival in arrivals if _lost(arrival, held[arrival.agent_id])}
+            losers = {id(arrival) for arrival in arrivals if _unnamed(arrival, held[arrival.agent_id])}
             news = await self._news(tx, arrivals, held)
         # A step whose secret is gone is failed by the scheduler's next pass: here all would wait for its run.
         return [None if id(arrival) in losers else one for arrival, one in zip(arrivals, news, strict=True)]
@@ -121,6 +124,9 @@ class ArrivalService:
                 ledger.lose(ledger.steps[step_id], "the agent was restarted and does not have the step any more")
                 del held[arrival.agent_id][step_id]
         [news] = await self._news(tx, [arrival], held)
+        # Read last: what was not started when the news were read is sent with them.
+        if set(_unnamed(arrival, (await _held(tx, [arrival]))[arrival.agent_id])).difference(lost):
+            raise Unavailable("a step was started while the agent was let in: come again, and tell whether you have it")
         return news
 
     async def _news(self, tx: Tx, arrivals: Sequence[_Arrival], held: _Held) -> list[CatchUp]:
@@ -146,13 +152,17 @@ async def _held(tx: Tx, arrivals: Sequence[_Arrival]) -> _Held:
     return held
 
 
+def _unnamed(arrival: _Arrival, held: Mapping[UUID, Row]) -> list[UUID]:
+    """Return the steps that run, as far as is known, and that an agent which names its steps does not name."""
+    if arrival.started is None:
+        return []
+    return [step for step, row in held.items() if row["status"] == StepStatus.RUNNING and step not in arrival.running]
+
+
 def _lost(arrival: _Arrival, held: Mapping[UUID, Row]) -> list[UUID]:
     """Return the steps that an agent had started and does not have any more."""
-    return [
-        step
-        for step, row in held.items()
-        if row["status"] == StepStatus.RUNNING and row["lease_id"] in arrival.started and step not in arrival.running
-    ]
+    started = arrival.started or frozenset[UUID]()
+    return [step for step in _unnamed(arrival, held) if held[step]["lease_id"] in started]
 
 
 def _cancels(arrival: _Arrival, held: Mapping[UUID, Row]) -> list[CancelCommand]:
