@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal, Self
 from uuid import UUID
 
@@ -30,6 +31,9 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",
 }
+# Seconds that the database has for leaving a statement or a transaction that is given up. Else its connection ends, and
+# with it the transaction: who gives up is not to wait for a database that hangs.
+GRACE_SECONDS = 2.0
 _GIVEN_UP = (asyncpg.InsufficientResourcesError, asyncpg.QueryCanceledError)
 LOST = (
     OSError,
@@ -100,7 +104,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Tx]:
-        """Open a transaction: it commits when the block ends and rolls back when it raises.
+        """Open a transaction: it commits when the block ends and rolls back when it raises, as it does when cancelled.
 
         Args:
             snapshot: Every query of the block sees the same moment (REPEATABLE READ, read only).
@@ -110,8 +114,15 @@ class Database:
             WriteConflict: another writer was first; the block can be repeated.
         """
         isolation: Literal["repeatable_read", "read_committed"] = "repeatable_read" if snapshot else "read_committed"
-        async with self.statements() as connection, connection.transaction(isolation=isolation, readonly=snapshot):
-            yield connection
+        async with self.statements() as connection:
+            transaction = connection.transaction(isolation=isolation, readonly=snapshot)
+            try:
+                await transaction.start()
+                yield connection
+            except BaseException:
+                await _roll_back(transaction, connection)
+                raise
+            await transaction.commit()
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[Tx]:
@@ -124,11 +135,15 @@ class Database:
             GivenUp: it is there, and the statement took too long.
             WriteConflict: another writer was first; the statement can be repeated.
         """
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise Unavailable("the database is closed")
         try:
-            async with self._pool.acquire(timeout=20) as connection:
+            connection = await pool.acquire(timeout=20)
+            try:
                 yield connection
+            finally:
+                await _give_back(pool, connection)
         except _CONFLICT as error:
             raise WriteConflict("another change was first, please repeat") from error
         except _GIVEN_UP as error:
@@ -139,6 +154,29 @@ class Database:
 
 async def _prepare(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=_dumps, decoder=json.loads, schema="pg_catalog")
+
+
+async def _roll_back(transaction: asyncpg.transaction.Transaction, connection: Tx) -> None:
+    """Roll back for an error, which is what the caller learns of; where that takes too long the connection ends."""
+    rolled_back = False
+    try:
+        with suppress(Exception):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await transaction.rollback()
+            rolled_back = True
+    finally:
+        if not rolled_back:
+            with suppress(asyncpg.InterfaceError):  # it ended by itself
+                connection.terminate()
+
+
+async def _give_back(pool: asyncpg.Pool, connection: Tx) -> None:
+    """Let others have a connection once its last statement has ended; where that takes too long the connection ends.
+
+    Nothing of it is an error: what was done with the connection is done, and the pool opens another.
+    """
+    with suppress(Exception):
+        await pool.release(connection, timeout=GRACE_SECONDS)
 
 
 def _dumps(value: object) -> str:

@@ -11,10 +11,13 @@ import grpc
 import pytest
 from grpc import aio
 
+from arcentra_server.db import engine
+from arcentra_server.db.embedded import EmbeddedPostgres
 from arcentra_server.domain.errors import Unavailable
 from arcentra_server.domain.identity import Role, TokenKind
 from arcentra_server.rpc.interceptors import guard
 from arcentra_server.services import agents
+from tests.support.freezer import Freezer
 from tests.support.world import World
 
 UNARY = "/agent.v1.AgentService/Heartbeat"
@@ -109,6 +112,32 @@ async def test_only_a_long_poll_goes_on_for_longer_than_other_calls(
         assert await channel.unary_unary(POLL)(b"", metadata=metadata) == b"nothing"
         call = channel.unary_unary(UNARY)(b"", metadata=metadata)
         assert (await call.code(), await call.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, GIVEN_UP)
+
+
+async def test_call_that_was_let_in_ends_with_its_deadline_while_the_database_hangs(
+    world: World, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(guard, "UNARY_SECONDS", 2.0)
+    registration = await world.server.auth.issue(TokenKind.REGISTRATION, "one", Role.AGENT)
+    joined = await world.server.agents.register(registration, agents.AgentFacts("worker"))
+    metadata = (("authorization", f"Bearer {joined.token}"),)
+    freezer = Freezer(postgres.pid)
+
+    async def count(request: bytes, _: object) -> bytes:
+        async with world.database.transaction() as tx:
+            if request == b"freeze":
+                freezer.freeze()
+            return str(await tx.fetchval("SELECT count(*) FROM agents")).encode()
+
+    async with guarded(world, count) as channel:
+        unary = channel.unary_unary(UNARY)
+        assert await unary(b"", metadata=metadata) == b"1"
+        with freezer:
+            call = unary(b"freeze", metadata=metadata)
+            assert (await call.code(), await call.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, GIVEN_UP)
+            assert freezer.frozen.is_set(), "the call waited for the database"
+        assert await unary(b"", metadata=metadata) == b"1"
 
 
 async def test_agent_is_told_that_the_database_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
