@@ -13,7 +13,8 @@ from uuid import UUID
 
 import pytest
 
-from arcentra_server.db import new_runs, pipelines
+from arcentra_server.db import new_runs, pipelines, run_starter
+from arcentra_server.db.embedded import EmbeddedPostgres
 from arcentra_server.db.engine import Database, Tx
 from arcentra_server.db.known_fleet import KNOWN_SECONDS, LOOKS_AT_ONCE, KnownFleet
 from arcentra_server.db.known_specs import KnownSpecs
@@ -24,6 +25,7 @@ from arcentra_server.domain.instantiate import Trigger
 from arcentra_server.domain.selectors import Operator, Selector, Term
 from arcentra_server.domain.states import TriggerType
 from arcentra_server.services.pipelines import PipelineChange
+from tests.support.freezer import Freezer
 from tests.support.shapes import shape
 from tests.support.world import World
 from tests.support.written import spec_of
@@ -190,6 +192,32 @@ async def test_run_that_is_there_is_told_when_the_agents_cannot_be_looked_at(wor
     [run] = await world.sql("SELECT id FROM pipeline_runs")
     assert started.run_id == run["id"]
     assert ["UNHEARD_OF" in fault.message for fault in started.warnings] == [True]
+
+
+async def test_run_that_is_there_is_told_though_the_database_hangs_by_then(
+    world: World, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its call would end with its deadline, as if there were no run."""
+    monkeypatch.setattr(run_starter, "LOOK_SECONDS", 2.0)
+    pipeline = await world.pipeline(spec_of(LINUX))
+    async with asyncio.TaskGroup() as group, agents_locked(world) as waits:
+        start = group.create_task(world.server.starter.start(pipeline, Trigger(TriggerType.MANUAL, "ann")))
+        await waits()
+        with Freezer(postgres.pid) as freezer:
+            freezer.freeze()
+            started = await start
+            assert freezer.frozen.is_set(), "the run was told when the database went on"
+    [run] = await world.sql("SELECT id FROM pipeline_runs")
+    assert (started.run_id, started.warnings) == (run["id"], [])
+
+
+async def test_run_that_is_there_is_told_though_the_agents_cannot_be_read(world: World) -> None:
+    pipeline = await world.pipeline(spec_of(LINUX))
+    agent_id = await world.agent("x")
+    await world.sql("UPDATE agents SET claimed_labels = '7' WHERE id = $1", agent_id)
+    started = await world.server.starter.start(pipeline, Trigger(TriggerType.MANUAL, "ann"))
+    [run] = await world.sql("SELECT id FROM pipeline_runs")
+    assert (started.run_id, started.warnings) == (run["id"], [])
 
 
 class Watched(Term):

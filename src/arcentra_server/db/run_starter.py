@@ -22,7 +22,6 @@ from arcentra_server.domain.definition import PipelineSpec
 from arcentra_server.domain.definition_checks import too_many_needs, total_steps
 from arcentra_server.domain.errors import (
     AlreadyExists,
-    ArcentraError,
     Fault,
     InvalidTransition,
     LimitExceeded,
@@ -37,6 +36,7 @@ from arcentra_server.domain.run_variables import check_given, undeclared_warning
 
 LARGE_STEPS = 200
 LARGEST_RUN = 128 * 1024 * 1024  # bytes of its step runs, as they are stored for dispatch
+LOOK_SECONDS = 5.0  # that a run which is committed waits for its warnings: well within the deadline of a call
 
 _log = structlog.get_logger()
 
@@ -117,10 +117,10 @@ class RunStarter:
 
     async def _with_fleet_warnings(self, started: Started, spec: PipelineSpec) -> Started:
         try:
-            warnings = await self._fleet.warnings(self._store, spec)
-        except ArcentraError as error:
-            # The run is there: an error would say that it is not.
-            _log.warning("fleet_not_looked_at", run_id=str(started.run_id), error=str(error))
+            async with asyncio.timeout(LOOK_SECONDS):
+                warnings = await self._fleet.warnings(self._store, spec)
+        except Exception as error:  # noqa: BLE001 - the run is there: whatever it is, it would say that it is not
+            _log.warning("fleet_not_looked_at", run_id=str(started.run_id), exc_info=error)
             return started
         return replace(started, warnings=[*started.warnings, *warnings])
 
