@@ -141,6 +141,30 @@ async def test_what_is_kept_gives_way_when_something_is_queued(database: Databas
         assert await _claim(tx, await read(tx, slot, head=head)) == [third]
 
 
+async def test_what_comes_into_an_empty_queue_is_not_read_and_what_comes_behind_others_is(database: Database) -> None:
+    async with database.transaction() as tx:
+        head, counted, slot = QueueHead(), Counted(tx), AgentSlots(X, ANYONE, 1)
+
+        async def serve() -> list[UUID]:
+            planned = await head.plan(counted, [slot], [X], EVERYONE, anew=False)  # type: ignore[arg-type]
+            return await _claim(tx, planned)
+
+        assert await serve() == []
+        assert counted.count == 1
+        first, second = sorted(await fill(tx, 2))
+        head.add([QueuedStep(first, 1), QueuedStep(second, 1)])
+        assert await serve() == [first]
+        assert counted.count == 1
+        [urgent] = await fill(tx, 1, priority=1)
+        head.add([QueuedStep(urgent, 1)])
+        assert [await serve() for _ in range(3)] == [[urgent], [second], []]
+        assert counted.count > 1
+        [other] = await fill(tx, 1)  # by another server
+        head.forget()
+        head.add([])
+        assert await serve() == [other]
+
+
 async def test_what_is_kept_leaves_no_slot_idle(database: Database) -> None:
     """Steps that came unheard, for agents that had no room before, or more than were kept."""
     async with database.transaction() as tx:

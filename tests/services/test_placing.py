@@ -229,7 +229,7 @@ async def test_change_does_not_wait_behind_a_pass_whose_turn_comes(placing: Worl
     dispatch = placing.server.dispatch
     await dispatch.run_once()  # nobody has to look for new work now
     ledger = Ledger(new_id, lambda *_: True)
-    ledger.stored_queued = {new_id()}
+    ledger.stored_queued = {new_id(): 1}
     async with asyncio.TaskGroup() as group, placing.database.transaction() as tx:
         async with dispatch._pass:
             waits = group.create_task(dispatch.run_once())

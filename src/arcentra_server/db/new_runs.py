@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -124,8 +124,8 @@ async def _selector_ids(tx: Tx, digests: Sequence[bytes]) -> dict[bytes, int]:
     return {row["digest"]: row["id"] for row in rows}
 
 
-async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selectors: SelectorIds) -> set[UUID]:
-    """Store a run; return those of its step runs that are queued.
+async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selectors: SelectorIds) -> dict[UUID, int]:
+    """Store a run; return those of its step runs that are queued, the most urgent first, with the ids of their selectors.
 
     The transaction must have written something before, see `events`.
 
@@ -141,7 +141,8 @@ async def insert(tx: Tx, run: NewRun, dispatches: Mapping[UUID, bytes], selector
     ids = await selectors.ensure(tx, {step.selector for _, step in run.steps()} | {job.selector for job in run.jobs})
     plainly = run.starts_plainly
     starting = [job for job in run.jobs if job.stage_index == 0 and not job.needs] if plainly else []
-    first = {job.steps[0].id for job in starting}
+    starting.sort(key=lambda job: -job.spec.priority)
+    first = {job.steps[0].id: ids[job.steps[0].selector] for job in starting}
     needed = {job_id for job in run.jobs for job_id in job.needs}
     jobs = [_job_row(job, ids, plainly=plainly, needed=job.id in needed) for job in run.jobs]
     steps = [_step_row(step, ids, dispatches[step.id], queued=step.id in first) for _, step in run.steps()]
@@ -267,7 +268,7 @@ def _step_row(step: NewStep, ids: Mapping[Selector, int], dispatch: bytes, *, qu
     )
 
 
-def _events(run: NewRun, queued: set[UUID], *, plainly: bool) -> list[Event]:
+def _events(run: NewRun, queued: Collection[UUID], *, plainly: bool) -> list[Event]:
     by = run.trigger.triggered_by
     created = [Event(Resource.RUN, run.pipeline_id, run.id, None, None, None, "PENDING", None, len(run.jobs), actor=by)]
     for job in run.jobs:

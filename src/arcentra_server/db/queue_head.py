@@ -97,6 +97,16 @@ class QueueHead:
         self._rows, self._ahead, self._is_all = (), 0, False
         self._contested = frozenset(contested)
 
+    def add(self, steps: Sequence[QueuedStep]) -> None:
+        """Take note of what was queued just now, the most urgent first, and is bound to no agent.
+
+        Where nothing else is known to wait, it is all that there is. Else it is read, in its place among the others.
+        """
+        if self._is_all and not self._rows and len(steps) <= MOST_READ:
+            self._rows = steps
+        else:
+            self.forget()
+
     async def plan(
         self, tx: Tx, agents: Sequence[AgentSlots], reachable: Collection[UUID], pools: Pools, *, anew: bool = True
     ) -> Plan:

@@ -102,7 +102,7 @@ class RunStarter:
             size = sum(map(len, dispatches.values()))
             if size > LARGEST_RUN:
                 raise LimitExceeded(f"the run would take {size} bytes, more than {LARGEST_RUN}: use fewer variables")
-            ledger.stored_queued |= await new_runs.insert(tx, run, dispatches, self._selectors)
+            ledger.stored_queued = await new_runs.insert(tx, run, dispatches, self._selectors)
             if not run.starts_plainly:
                 await load_run(tx, ledger, run.id)
                 ledger.due_stages[run.id, 0] = StageDue(run.id, 0)

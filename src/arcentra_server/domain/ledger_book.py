@@ -83,7 +83,8 @@ class LedgerBook:
         self.ended_leases: dict[UUID, str] = {}
         # Of agents whose leases ended, how many of their slots are left free.
         self.freed: Counter[UUID] = Counter()
-        self.stored_queued: set[UUID] = set()  # step runs that were stored as queued, beside what is `queued` here
+        # Step runs that were stored as queued, beside what is `queued` here, the most urgent first: their selectors' ids.
+        self.stored_queued: dict[UUID, int] = {}
         self.events: list[Event] = []
         self.cancels: list[CancelCommand] = []
         self.releases: list[Release] = []

@@ -25,7 +25,7 @@ from arcentra_server.domain.portions import LARGEST_PORTION, LARGEST_STEP_RUN, l
 from arcentra_server.domain.ports import AgentLinks
 from arcentra_server.domain.selectors import Selector
 from arcentra_server.domain.states import FailureReason, StepStatus
-from arcentra_server.scheduling.plan import AgentSlots, Plan
+from arcentra_server.scheduling.plan import AgentSlots, Plan, QueuedStep
 from arcentra_server.scheduling.pools import Pools
 
 LOCKED_SECONDS = 0.05  # until what was locked is looked at again: about as long as a slow commit takes
@@ -143,7 +143,7 @@ class DispatchService:
             PlacingFailed: something went wrong; the transaction is to be rolled back.
         """
         connected = self._links.connected()
-        queued = ledger.queued.keys() | ledger.stored_queued
+        queued = ledger.queued.keys() | ledger.stored_queued.keys()
         freed = [agent_id for agent_id, slots in ledger.freed.items() if slots > 0 and agent_id in connected]
         if not queued and not freed and not any(slots > 0 for slots in ledger.freed.values()):
             yield Placed(settled=True)
@@ -155,7 +155,11 @@ class DispatchService:
         all_here = all(agent_id in connected for agent_id, slots in ledger.freed.items() if slots > 0)
         async with self._pass:
             try:
-                leased = await self._place(tx, targets, queued)
+                if ledger.queued:
+                    self._head.forget()
+                elif ledger.stored_queued:
+                    self._head.add([QueuedStep(*step) for step in ledger.stored_queued.items()])
+                leased = await self._place(tx, targets, len(queued))
                 settled = all_here and queued <= leased.step_ids | leased.left.keys()
                 yield Placed(leased.dispatches, settled=settled)
             except BaseException:
@@ -164,10 +168,8 @@ class DispatchService:
             if leased.planned:
                 self._go_on(leased)
 
-    async def _place(self, tx: Tx, targets: Sequence[UUID], queued: AbstractSet[UUID]) -> _Leased:
+    async def _place(self, tx: Tx, targets: Sequence[UUID], queued: int) -> _Leased:
         try:
-            if queued:
-                self._head.forget()
             agents = await claims.free_slots(tx, targets)
             if not agents:
                 return _NOTHING
@@ -175,7 +177,7 @@ class DispatchService:
             return await self._claim(tx, planned)
         except Exception as error:
             # What was reported must not be lost because of what waits.
-            _log.exception("placing_failed", queued=len(queued))
+            _log.exception("placing_failed", queued=queued)
             raise PlacingFailed from error
 
     async def _claim(self, tx: Tx, planned: Plan) -> _Leased:
