@@ -77,6 +77,7 @@ async def run(options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     allow_open_files()
     work_dir = options.work_dir or Path(tempfile.gettempdir())
+    work_dir.mkdir(parents=True, exist_ok=True)
     runner = Runner(work_dir, options.smoke, lambda line: print(line, flush=True))
     passed = True
     for scenario in chosen(options.only):
