@@ -177,7 +177,7 @@ _MUST_SEE = (
     "ARRAY(SELECT id FROM agents WHERE lease_until IS NULL)",
     "SELECT count(*) FROM leases l WHERE l.agent_id = a.id",
     "FROM room WHERE free > 0",
-    "OVER (ORDER BY finished_at DESC, id)",
+    "ORDER BY finished_at FETCH FIRST",
     "s.status = 'QUEUED' AND s.id <> ALL($1::uuid[]) AND (SELECT",
     "NOT IN ('QUEUED', 'RUNNING')",
     "completed_jobs = total_jobs",

@@ -39,6 +39,17 @@ async def _told(world: World) -> list[str]:
     return [row["message"] for row in rows]
 
 
+async def _look_at_all(world: World) -> None:
+    """Look as the loop does, while the watchdog wants to go on."""
+    while True:
+        await world.server.watchdog.run_once()
+        try:
+            async with asyncio.timeout(0.1):
+                await world.server.watchdog.wait()
+        except TimeoutError:
+            return
+
+
 async def test_what_is_in_order_is_left_alone(world: World) -> None:
     await _running(world, ". .[needs=a] | & .")
     await world.start(".[key=k;retry=3]")
@@ -111,6 +122,38 @@ async def test_runs_take_turns_and_a_new_process_sees_all_of_them_at_once(
             await dog.wait()
     await world.sql("DELETE FROM step_queue WHERE run_id = $1", runs[-1].id)
     assert [await dog.run_once() for _ in range(3)] == [0, 0, 1]
+
+
+async def test_runs_that_ended_take_turns_and_those_of_before_a_process_came_are_among_them(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More end than are looked at together, and some while nobody looked: all servers were stopped, say."""
+    monkeypatch.setattr(invariants, "MOST_JOBS", 2)
+    monkeypatch.setattr(watchdog, "MORE_SECONDS", 0.0)
+    async with World(dsn) as world:  # not checked: the runs stay as they were broken
+        for minutes_ago in ((10, 0, 0, 0, 0), (1, 0, 0, 0, 0)):
+            for minutes in minutes_ago:
+                run = await world.start(".")
+                await world.sql(
+                    "UPDATE pipeline_runs SET status = 'FAILED', finished_at = now() - make_interval(mins => $2) WHERE id = $1",
+                    run.id,
+                    minutes,
+                )
+            await _look_at_all(world)
+            assert await world.value("SELECT count(*) FROM job_runs WHERE finished_at IS NULL") == 0
+        assert world.server.repairs == {"job_of_ended_run": 10}
+
+
+async def test_runs_that_ended_together_are_looked_at_together(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands at one moment is not parted: the next look begins after it."""
+    monkeypatch.setattr(invariants, "MOST_JOBS", 2)
+    monkeypatch.setattr(watchdog, "MORE_SECONDS", 0.0)
+    async with World(dsn) as world:
+        for _ in range(5):
+            await world.start(".")
+        await world.sql("UPDATE pipeline_runs SET status = 'FAILED', finished_at = now() - interval '5 min'")
+        await _look_at_all(world)
+        assert world.server.repairs == {"job_of_ended_run": 5}
 
 
 async def test_full_batches_of_which_nothing_can_be_put_right_are_not_looked_at_again_at_once(

@@ -4,13 +4,14 @@ Each statement sees what is committed at one moment, and the rules hold at each 
 is looked at again under the lock of its run before anything is done about it.
 
 What only the rows of runs tell is looked for in a number of runs at a time, so that a long queue costs no more than a
-short one: the unfinished runs take turns, and those that ended just now are with them.
+short one: the unfinished runs take turns, and those that ended since the last look are with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,18 +20,36 @@ from arcentra_server.db.engine import Tx
 START = UUID(int=0)
 MOST_JOBS = 10_000  # about, of the runs that are looked at together
 
-# Runs that ended are looked at for two minutes, that is by several passes: what is wrong with them came with their end.
+# Runs that ended are looked at for a minute more, that is by several passes: what is wrong with them came with their end,
+# which may be committed a little later than it says, and what was not put right is tried again. The first look of a
+# process begins an hour ago: nobody may have looked before. What ended at one moment is not parted, as the next look
+# begins after it.
 _IN_TURN = """
     WITH unfinished AS MATERIALIZED (
         SELECT id, sum(total_jobs) OVER (ORDER BY id) - total_jobs AS jobs FROM pipeline_runs
          WHERE finished_at IS NULL AND id > $1),
     ended AS MATERIALIZED (
-        SELECT id, sum(total_jobs) OVER (ORDER BY finished_at DESC, id) - total_jobs AS jobs FROM pipeline_runs
-         WHERE finished_at > now() - interval '2 min')
+        SELECT id, finished_at, coalesce(sum(total_jobs) OVER (
+                   ORDER BY finished_at GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS jobs
+          FROM (SELECT id, finished_at, total_jobs FROM pipeline_runs
+                 WHERE finished_at > coalesce($3::timestamptz, now() - interval '1 hour')
+                 ORDER BY finished_at FETCH FIRST ($2) ROWS WITH TIES) first)
     SELECT ARRAY(SELECT id FROM unfinished WHERE jobs < $2 ORDER BY id) AS unfinished,
+           EXISTS (SELECT FROM unfinished WHERE jobs >= $2) AS more,
            ARRAY(SELECT id FROM ended WHERE jobs < $2) AS ended,
-           EXISTS (SELECT FROM unfinished WHERE jobs >= $2) AS more
+           (SELECT max(finished_at) FROM ended WHERE jobs < $2) AS last_end,
+           EXISTS (SELECT FROM ended WHERE jobs >= $2) OR (SELECT count(*) FROM ended) >= $2 AS more_ended,
+           now() - interval '1 min' AS just_now
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where to go on: after this unfinished run, and after this end of a run, of which `ended_left` tells of more."""
+
+    after: UUID = START
+    ended_after: datetime | None = None
+    ended_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +130,12 @@ _STRAY_KEYS = """
 """
 
 
-async def runs_in_turn(tx: Tx, after: UUID) -> tuple[list[UUID], UUID]:
-    """Return runs with about `MOST_JOBS` jobs: unfinished ones, and as many that ended just now.
-
-    Args:
-        tx: The transaction.
-        after: The last one whose turn it was, or `START`; the second of what is returned, the next time.
-    """
-    [(unfinished, ended, more)] = await tx.fetch(_IN_TURN, after, MOST_JOBS)
-    return [*unfinished, *ended], unfinished[-1] if more else START
+async def runs_in_turn(tx: Tx, turn: Turn) -> tuple[list[UUID], Turn]:
+    """Return runs with about `MOST_JOBS` jobs, unfinished ones, and as many that ended; and whose turn it is next time."""
+    [row] = await tx.fetch(_IN_TURN, turn.after, MOST_JOBS, turn.ended_after)
+    after = row["unfinished"][-1] if row["more"] else START
+    ended_after = row["last_end"] if row["more_ended"] else row["just_now"]
+    return [*row["unfinished"], *row["ended"]], Turn(after, ended_after, row["more_ended"])
 
 
 async def unheld_steps(tx: Tx, look: Look) -> list[UUID]:

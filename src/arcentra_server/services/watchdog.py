@@ -50,7 +50,7 @@ class Watchdog:
         self._store = store
         self._count = count
         self._more = asyncio.Event()
-        self._last_run = invariants.START
+        self._turn = invariants.Turn()
         self._all_seen = False
         self._rules = (
             _Rule("step_without_lease", invariants.unheld_steps, _fail_unheld),
@@ -75,7 +75,7 @@ class Watchdog:
         errors: list[Exception] = []
         self._more.clear()
         async with self._store.database.transaction(snapshot=True) as tx:
-            runs, last_run = await invariants.runs_in_turn(tx, self._last_run)
+            runs, turn = await invariants.runs_in_turn(tx, self._turn)
         for rule in self._rules:
             for _ in range(MOST_BATCHES):
                 try:
@@ -93,16 +93,16 @@ class Watchdog:
             else:
                 self._more.set()
         if not self._more.is_set():
-            self._go_on(last_run)
+            self._go_on(turn)
         if errors:
             raise ExceptionGroup("some of what does not fit together could not be put right", errors)
         return repaired
 
-    def _go_on(self, last_run: UUID) -> None:
-        """Let the next runs have their turn: at once as long as this process has not seen all of them."""
-        self._last_run = last_run
-        self._all_seen |= last_run == invariants.START
-        if not self._all_seen:
+    def _go_on(self, turn: invariants.Turn) -> None:
+        """Let the next runs have their turn: at once where this process has not seen all of them, or more have ended."""
+        self._turn = turn
+        self._all_seen |= turn.after == invariants.START
+        if not self._all_seen or turn.ended_left:
             self._more.set()
 
     async def wait(self) -> None:
