@@ -172,7 +172,7 @@ class _Server:
         self._reports = ReportService(store)
         self._logs = LogService(database, self._vault, limit=config.logs.largest_step_mib * 1024 * 1024)
         self._events = AgentEventService(database)
-        self._reaper = Reaper(store, lease_seconds=config.agents.lease_seconds)
+        self._reaper = Reaper(store, lease_seconds=config.agents.lease_seconds, unwritten=self._agents.unwritten)
         self._approvals = ApprovalService(store)
         self._concurrency = ConcurrencyService(store, self._key_bell)
         self._selectors = SelectorIds()

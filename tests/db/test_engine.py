@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from arcentra_server.db.engine import Database, Tx
-from arcentra_server.domain.errors import GivenUp, Unavailable
+from arcentra_server.domain.errors import GivenUp, NoRoom, Unavailable
 
 COUNT = "SELECT count(*) FROM selectors"
 STORE = "INSERT INTO selectors (digest, document) VALUES ($1, '[]')"
@@ -59,3 +59,12 @@ async def test_statement_that_takes_too_long_is_given_up_by_a_database_that_is_t
             await take_too_long(database)
         async with database.statements() as tx:
             assert await tx.fetchval("SELECT 1") == 1
+
+
+async def test_want_of_room_is_told_from_want_of_time(dsn: str) -> None:
+    async with Database(dsn) as database:
+        for code, kind in (("53100", NoRoom), ("53300", NoRoom), ("57014", GivenUp)):
+            with pytest.raises(GivenUp) as raised:
+                async with database.statements() as tx:
+                    await tx.execute(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$")
+            assert type(raised.value) is kind

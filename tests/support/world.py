@@ -127,7 +127,7 @@ class Server:
         self.orders = OrderService(self.store, self.links)
         self.repairs: Counter[str] = Counter()
         self.watchdog = Watchdog(self.store, lambda rule, count: self.repairs.update({rule: count}))
-        self.reaper = Reaper(self.store, lease_seconds=LEASE_SECONDS)
+        self.reaper = Reaper(self.store, lease_seconds=LEASE_SECONDS, unwritten=self.agents.unwritten)
 
     async def schedule(self) -> int:
         """Run passes as the scheduler's loop does: while there may be something to place. Return how many were leased."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from arcentra_server.domain.errors import GivenUp, Unavailable, WriteConflict
+from arcentra_server.domain.errors import GivenUp, NoRoom, Unavailable, WriteConflict
 from arcentra_server.domain.ids import ENTROPY_BYTES, uuid7
 
 Tx = asyncpg.pool.PoolConnectionProxy
@@ -34,7 +34,6 @@ _SETTINGS = {
 # Seconds that the database has for leaving a statement or a transaction that is given up. Else its connection ends, and
 # with it the transaction: who gives up is not to wait for a database that hangs.
 GRACE_SECONDS = 2.0
-_GIVEN_UP = (asyncpg.InsufficientResourcesError, asyncpg.QueryCanceledError)
 LOST = (
     OSError,
     asyncpg.InterfaceError,
@@ -44,7 +43,8 @@ LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    *_GIVEN_UP,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
 )
 """Errors that say that the database, or a connection to it, is away, or has no room or time for anything."""
 
@@ -132,7 +132,7 @@ class Database:
 
         Raises:
             Unavailable: the database is away. Whether the statement under way took effect is not known.
-            GivenUp: it is there, and the statement took too long.
+            GivenUp: it is there, and the statement took too long; NoRoom: more than there was of something.
             WriteConflict: another writer was first; the statement can be repeated.
         """
         pool = self._pool
@@ -146,8 +146,10 @@ class Database:
                 await _give_back(pool, connection)
         except _CONFLICT as error:
             raise WriteConflict("another change was first, please repeat") from error
-        except _GIVEN_UP as error:
-            raise GivenUp("the database took too long, or has no room") from error
+        except asyncpg.InsufficientResourcesError as error:
+            raise NoRoom("the database has no room") from error
+        except asyncpg.QueryCanceledError as error:
+            raise GivenUp("the database took too long") from error
         except (*LOST, TimeoutError) as error:
             raise Unavailable("the database is not reachable") from error
 

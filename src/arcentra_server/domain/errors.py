@@ -14,6 +14,8 @@ ArcentraError
 ├── LimitExceeded        a limit of size, rate or number
 ├── SecretUnreadable     a secret is stored, and cannot be opened with the keys that the server has
 └── Unavailable          the server cannot do it now: it starts, stops, or has lost its database
+    └── GivenUp          the database is there and did not do it: it took too long
+        └── NoRoom       it has no room for it: on disk, in memory, for one more connection
 
 `reason` is stable and travels to clients in `google.rpc.ErrorInfo`; `rpc/interceptors/errors.py` maps each class to a
 gRPC status, and a test walks this tree so that none is left out.
@@ -129,4 +131,8 @@ class Unavailable(ArcentraError):
 
 
 class GivenUp(Unavailable):
-    """The database is there and gave up what it was asked: it took too long, or more than there was of something."""
+    """The database is there and gave up what it was asked: it took too long, or see `NoRoom`."""
+
+
+class NoRoom(GivenUp):
+    """The database has no room for what it was asked, on disk, in memory or for a connection: others may meet the same."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -90,6 +91,7 @@ class AgentService:
         self._lease_seconds = lease_seconds
         self._token_life = timedelta(hours=token_hours) if token_hours else None
         self._heartbeats: Batcher[Beat, Standing | None] = Batcher(self._renew)
+        self._unwritten: dict[UUID, float] = {}  # when, by the loop's clock, each was heard of last; see `unwritten`
         self._arrivals: Batcher[tuple[UUID, str], Briefing | None] = Batcher(self._brief, largest=LARGEST_BATCH)
 
     async def register(self, registration_token: str, facts: AgentFacts) -> Registered:
@@ -203,7 +205,17 @@ class AgentService:
         a channel. `pause`: seconds after a commit of others that it may wait, to share the next with all that come
         meanwhile.
         """
+        self._unwritten[agent_id] = asyncio.get_running_loop().time()
         return self._heartbeats.submit(Beat(agent_id, capacity, metrics, draining), pause=pause)
+
+    def unwritten(self) -> AbstractSet[UUID]:
+        """Return the agents that were heard of here within the lease time and whose heartbeat is not known to be committed.
+
+        It waits, or could not be: that is no fault of theirs, whatever the database says of the end of their lease time.
+        """
+        since = asyncio.get_running_loop().time() - self._lease_seconds
+        self._unwritten = {agent_id: at for agent_id, at in self._unwritten.items() if at > since}
+        return self._unwritten.keys()
 
     def hurry_heartbeats(self) -> None:
         """Store the heartbeats that wait for company: something else waits for one of them."""
@@ -324,6 +336,8 @@ class AgentService:
                 await events.append(tx, told)
             crashpoint("heartbeat.before_commit")
         crashpoint("heartbeat.after_commit")
+        for agent_id in latest:
+            self._unwritten.pop(agent_id, None)
         if changed:
             self._store.announce_new_work()
         standings = {row["id"]: contact.standing_of(row) for row in rows}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,7 +17,7 @@ from arcentra_server.db.bad_rows import BadRows
 from arcentra_server.db.engine import Tx
 from arcentra_server.db.execution import load_run, load_steps
 from arcentra_server.db.execution_store import ExecutionStore
-from arcentra_server.domain.errors import Unavailable
+from arcentra_server.domain.errors import GivenUp, NoRoom, Unavailable
 from arcentra_server.domain.execution import CancelCause, Closing, Event, Resource
 from arcentra_server.domain.lapse_brake import to_spare
 from arcentra_server.domain.ledger import Ledger
@@ -33,23 +35,36 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """Something that becomes overdue: how it is found, without what rests, and what is done about it."""
+    """Something that becomes overdue: how it is found, without what rests, and what is done about it.
+
+    `of_contact`: that writes what heartbeats write, so that they have no room either where it has none.
+    """
 
     find: Callable[[Tx, list[Any]], Awaitable[list[Any]]]
     act: Callable[[Tx, Ledger, Sequence[Any]], Awaitable[None]]
+    of_contact: bool = False
     bad: BadRows = field(default_factory=lambda: BadRows("reaper"))
 
 
 class Reaper:
-    """See the module. All its times are the database's."""
+    """See the module. All its times are the database's.
 
-    def __init__(self, store: ExecutionStore, *, lease_seconds: float) -> None:
+    Args:
+        store: Where everything is kept.
+        lease_seconds: How long leases hold without a word of their agent.
+        unwritten: Answers which agents were heard of here though the database does not know it; see `AgentService`.
+    """
+
+    def __init__(
+        self, store: ExecutionStore, *, lease_seconds: float, unwritten: Callable[[], AbstractSet[UUID]] = frozenset
+    ) -> None:
         self._store = store
         self._lease_seconds = lease_seconds
+        self._unwritten = unwritten
         self._was_away = False
         many = LARGEST_BATCH
         self._dues = (
-            _Due(self._find_lapsed, self._lapsed_agents),
+            _Due(self._find_lapsed, self._lapsed_agents, of_contact=True),
             # The steps of an agent each on its own: one that cannot be dealt with keeps no other from it.
             _Due(lambda tx, rest: deadlines.forsaken_steps(tx, rest, LARGEST_LOSS), self._forsaken),
             _Due(lambda tx, rest: deadlines.orphaned_steps(tx, rest, many), self._orphaned),
@@ -65,23 +80,38 @@ class Reaper:
 
         Raises:
             ExceptionGroup: of what could not be done.
+            Unavailable: the database is away. All agents get a full lease time when it is back.
         """
-        await self._forgive_an_outage()
         errors: list[Exception] = []
+        with self._going_on(errors):
+            await self._forgive_an_outage()
         for due in self._dues:
-            try:
+            with self._going_on(errors, of_contact=due.of_contact):
                 async with self._store.database.statements() as tx:
                     rows = await due.find(tx, due.bad.all_passed_over())
                 errors += (await due.bad.each(self._store, rows, due.act))[1].values()
                 if rows:
                     crashpoint("reaper.after_commit")
-            except Unavailable:
-                self._was_away = True
-                raise
-            except Exception as error:  # noqa: BLE001 - raised below, with the others
-                errors.append(error)
         if errors:
             raise ExceptionGroup("some of what is overdue could not be dealt with", errors)
+
+    @contextmanager
+    def _going_on(self, errors: list[Exception], *, of_contact: bool = False) -> Iterator[None]:
+        """Keep what one part could not do for the end, unless the database is away: one that gave up a part is there.
+
+        What takes too long says nothing of heartbeats: of those that could not be written here `unwritten` tells. Where
+        contact cannot be written, as the disk is full, heartbeats cannot be through other servers either.
+        """
+        try:
+            yield
+        except GivenUp as error:
+            self._was_away |= of_contact and isinstance(error, NoRoom)
+            errors.append(error)
+        except Unavailable:
+            self._was_away = True
+            raise
+        except Exception as error:  # noqa: BLE001 - raised by `run_once`, with the others
+            errors.append(error)
 
     async def _forgive_an_outage(self) -> None:
         """Give every agent a full lease after the database was away: nobody could renew one meanwhile."""
@@ -97,7 +127,10 @@ class Reaper:
 
     async def _find_lapsed(self, tx: Tx, rest: list[Any]) -> list[UUID]:
         """Return the agents that are lost, and give those one more lease time that fell silent with most others."""
-        lapsed = await deadlines.lapsed_agents(tx, rest, LARGEST_BATCH)
+        if self._was_away:
+            return []  # nobody could be forgiven yet
+        # Passed over in the query: however many they are, they take no place of one that is lost.
+        lapsed = await deadlines.lapsed_agents(tx, [*rest, *self._unwritten()], LARGEST_BATCH)
         if not lapsed:
             return []
         spared = to_spare(await contact.holders(tx, self._lease_seconds * LAPSING_SHARE))

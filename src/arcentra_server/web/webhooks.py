@@ -16,6 +16,7 @@ from arcentra_server.domain.errors import (
     ArcentraError,
     GivenUp,
     LimitExceeded,
+    NoRoom,
     NotFound,
     SecretUnreadable,
     Unauthenticated,
@@ -38,6 +39,7 @@ _STATUS: Mapping[type[ArcentraError], int] = {
     SecretUnreadable: 503,
     Unavailable: 503,
     GivenUp: 503,
+    NoRoom: 503,
     WriteConflict: 503,
 }
 _AGAIN_SECONDS = "10"

@@ -29,6 +29,7 @@ STATUS: dict[type[errors.ArcentraError], int] = {
     errors.SecretUnreadable: code_pb2.FAILED_PRECONDITION,
     errors.Unavailable: code_pb2.UNAVAILABLE,
     errors.GivenUp: code_pb2.UNAVAILABLE,
+    errors.NoRoom: code_pb2.UNAVAILABLE,
 }
 _RETRY_SECONDS = {code_pb2.ABORTED: 0, code_pb2.RESOURCE_EXHAUSTED: 1, code_pb2.UNAVAILABLE: 1}
 
