@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -16,7 +16,7 @@ from arcentra_server.db.execution import load_steps
 from arcentra_server.db.execution_write import count_runs, write
 from arcentra_server.db.turns import Turns
 from arcentra_server.db.vault import Vault
-from arcentra_server.domain.errors import ArcentraError, WriteConflict
+from arcentra_server.domain.errors import WriteConflict
 from arcentra_server.domain.execution import Dispatch, RunState
 from arcentra_server.domain.lease_tokens import LeaseTokens
 from arcentra_server.domain.ledger import Ledger
@@ -51,6 +51,15 @@ class Placer(Protocol):
             PlacingFailed: something went wrong; the transaction is to be rolled back.
         """
         ...
+
+
+@contextmanager
+def once_committed() -> Iterator[None]:
+    """Do what follows a commit; what goes wrong is logged and found later by those who look: the commit is answered."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, who took the change for failed would repeat it
+        _log.error("not_told_of_commit", exc_info=error)
 
 
 class ExecutionStore:
@@ -97,6 +106,8 @@ class ExecutionStore:
         The action may run several times, when another writer was first; only the last one takes effect. `place`: what
         waits is leased with it, as far as that is possible at once, and left to the scheduler else. It takes that room
         and work come of nothing but what the ledger knows.
+
+        What is committed is answered, whatever becomes of what follows it: who took it for failed would repeat it.
 
         Raises:
             WriteConflict: another writer was first, again and again.
@@ -201,9 +212,9 @@ class ExecutionStore:
         self._unsendable = {}
         try:
             await self.change(decide)
-        except ArcentraError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is
             # What brought this about is committed; the leases are taken back in time, and this is tried again.
-            _log.warning("unsendable_steps_not_failed", step_run_ids=[str(one) for one in messages], error=str(error))
+            _log.warning("unsendable_steps_not_failed", step_run_ids=[str(one) for one in messages], exc_info=error)
 
     def announce_new_work(self) -> None:
         """Hint that something was committed that the scheduler does not know at all: a run that may go on, an agent, labels."""
@@ -211,6 +222,7 @@ class ExecutionStore:
         for wake in (*self._on_new_work, *self._on_change):
             wake()
 
+    @once_committed()
     def _publish(self, ledger: Ledger, dispatches: list[Dispatch], *, settled: bool) -> None:
         if dispatches:
             self._links.dispatch(dispatches)

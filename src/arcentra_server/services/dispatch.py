@@ -17,7 +17,7 @@ from arcentra_server.db import claims, refusals
 from arcentra_server.db.bell import WorkBell
 from arcentra_server.db.engine import Tx, new_id
 from arcentra_server.db.execution import load_steps
-from arcentra_server.db.execution_store import ExecutionStore, Placed, PlacingFailed
+from arcentra_server.db.execution_store import ExecutionStore, Placed, PlacingFailed, once_committed
 from arcentra_server.db.queue_head import MOST_READ, QueueHead
 from arcentra_server.domain.execution import Dispatch
 from arcentra_server.domain.ledger import Ledger
@@ -166,7 +166,8 @@ class DispatchService:
                 self._head.forget()
                 raise
             if leased.planned:
-                self._go_on(leased)
+                with once_committed():
+                    self._go_on(leased)
 
     async def _place(self, tx: Tx, targets: Sequence[UUID], queued: int) -> _Leased:
         try:
