@@ -282,6 +282,25 @@ async def test_waiter_that_raises_harms_nobody() -> None:
     assert faults == ["no 2"]
 
 
+@pytest.mark.parametrize("error", [Unavailable("away"), GivenUp("too long"), ValueError("wrong")])
+async def test_failure_that_nobody_waits_for_any_more_is_no_fault(error: Exception) -> None:
+    """As of what was handed in by a stream that has ended; what is a fault of the server is logged by the batcher."""
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context["message"])))
+
+    async def commit(_: Sequence[int]) -> list[int]:
+        raise error
+
+    async with running(commit) as batcher:
+        for number in (1, 2):
+            batcher.submit(number)
+        with pytest.raises(type(error)):
+            await batcher.submit(3)
+    batcher.submit(4)
+    gc.collect()
+    assert faults == []
+
+
 class Thing:
     """An item that can be seen to be gone."""
 
@@ -316,7 +335,7 @@ async def test_nothing_keeps_what_was_not_committed(error: Exception) -> None:
             with pytest.raises(type(error)):
                 await futures[0]
             await asyncio.wait(futures)
-            # Nobody awaits the others, as where a stream has ended with the first: only looking tells asyncio that it may.
+            # Nobody awaits the others, as where a stream has ended with the first.
             assert all(future.exception() for future in futures)
             assert set(things) == set()
             futures.clear()

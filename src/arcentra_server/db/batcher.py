@@ -87,7 +87,7 @@ class Batcher(Generic[Item, Result]):
     def hand_in(self, item: Item, waiter: Waiter[Result], *, pause: float = 0.0) -> None:
         """Do as `submit`, for a waiter that needs no future and no turn of the loop to learn of it."""
         if self._closed:
-            waiter.set_exception(Unavailable("the server is stopping"))
+            _refuse(waiter, Unavailable("the server is stopping"))
             return
         self._waiting.append((item, waiter))
         self._arrived.set()
@@ -175,7 +175,15 @@ def _fail(pairs: Sequence[_Pair[Item, Result]], error: Exception) -> None:
     """Tell all of them of an error, without its traceback: a future keeps a copy, by which it would keep the items."""
     forget_traces(error)
     for _, waiter in pairs:
-        _tell(waiter, waiter.set_exception, error)
+        if not waiter.done():
+            _refuse(waiter, error)
+
+
+def _refuse(waiter: Waiter[Result], error: Exception) -> None:
+    _tell(waiter, waiter.set_exception, error)
+    if isinstance(waiter, asyncio.Future) and not waiter.cancelled():
+        # Looked at: who handed it in may have gone, as an agent whose channel has ended, and that is no fault to be logged.
+        waiter.exception()
 
 
 def _tell(waiter: Waiter[Result], tell: Callable[[Outcome], None], outcome: Outcome) -> None:
