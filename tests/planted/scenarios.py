@@ -57,13 +57,17 @@ _FOR_EVER = _takes(600)
 
 
 async def server_dies_under_reports(field: Field) -> None:
-    """The server dies before and after it commits what agents report, each time while all of them work."""
+    """The server dies before and after it commits what agents report, each time while all of them work.
+
+    So often that some of what is not committed is the end of a step, and not only its start.
+    """
     field.lease, field.heartbeat = 30.0, 1.0
     work = await _begin(field)
     await field.agents(4, pulling=1, options=("--logs", "0", "--events", "0"))
-    await work.feed(80, "patient")
-    for point in ("change.before_commit:8", "change.after_commit:8", "change.before_commit:9"):
-        await _die(field, point)
+    await work.feed(120, "patient")
+    for change in (8, 9, 7, 10, 8):
+        await _die(field, f"change.before_commit:{change}")
+    await _die(field, "change.after_commit:8")
     await field.serve()
 
 
