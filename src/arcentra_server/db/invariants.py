@@ -23,7 +23,7 @@ MOST_JOBS = 10_000  # about, of the runs that are looked at together
 # Runs that ended are looked at for a minute more, that is by several passes: what is wrong with them came with their end,
 # which may be committed a little later than it says, and what was not put right is tried again. The first look of a
 # process begins an hour ago: nobody may have looked before. What ended at one moment is not parted, as the next look
-# begins after it.
+# begins after it. Of these only the runs are looked into of which a job or something in the queue is left: hardly any.
 _IN_TURN = """
     WITH unfinished AS MATERIALIZED (
         SELECT id, sum(total_jobs) OVER (ORDER BY id) - total_jobs AS jobs FROM pipeline_runs
@@ -36,7 +36,10 @@ _IN_TURN = """
                  ORDER BY finished_at FETCH FIRST ($2) ROWS WITH TIES) first)
     SELECT ARRAY(SELECT id FROM unfinished WHERE jobs < $2 ORDER BY id) AS unfinished,
            EXISTS (SELECT FROM unfinished WHERE jobs >= $2) AS more,
-           ARRAY(SELECT id FROM ended WHERE jobs < $2) AS ended,
+           ARRAY(SELECT id FROM ended
+                  WHERE jobs < $2
+                    AND ((SELECT count(*) FROM job_runs j WHERE j.run_id = ended.id AND j.finished_at IS NULL) > 0
+                         OR (SELECT count(*) FROM step_queue q WHERE q.run_id = ended.id) > 0)) AS ended,
            (SELECT max(finished_at) FROM ended WHERE jobs < $2) AS last_end,
            EXISTS (SELECT FROM ended WHERE jobs >= $2) OR (SELECT count(*) FROM ended) >= $2 AS more_ended,
            now() - interval '1 min' AS just_now
