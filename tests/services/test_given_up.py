@@ -26,17 +26,6 @@ async def world(databases: Databases) -> AsyncIterator[World]:
         await world.check()
 
 
-async def _busy(world: World, count: int) -> tuple[list[UUID], list[Run]]:
-    """Return agents, and a run that runs on each."""
-    agents = [await world.agent(f"x{number}") for number in range(count)]
-    runs = [await world.start(".") for _ in agents]
-    await world.server.schedule()
-    for agent in agents:
-        await world.begin(agent)
-    held = {(await run.step("a1")).agent_id: run for run in runs}
-    return agents, [held[agent] for agent in agents]
-
-
 async def _silence(world: World, agents: Sequence[UUID]) -> None:
     query = "UPDATE agents SET lease_until = clock_timestamp() - interval '1 s' WHERE id = ANY($1)"
     await world.sql(query, list(agents))
@@ -81,7 +70,7 @@ async def test_rule_that_always_takes_too_long_keeps_nothing_else_from_being_don
         return []
 
     monkeypatch.setattr(deadlines, "orphaned_steps", slow)
-    agents, runs = await _busy(world, 2)
+    agents, runs = await world.busy(2)
     waiting = await world.start(".")
     await world.sql(f"{_OVERDUE_RUNS} WHERE id = $1", waiting.id)
     for agent in agents:
@@ -94,7 +83,7 @@ async def test_rule_that_always_takes_too_long_keeps_nothing_else_from_being_don
 
 @pytest.mark.parametrize("code", [NO_ROOM, TOO_LONG])
 async def test_agent_whose_heartbeat_is_given_up_is_not_late_and_others_are(world: World, code: str) -> None:
-    (alive, dead), runs = await _busy(world, 2)
+    (alive, dead), runs = await world.busy(2)
     await _silence(world, [alive, dead])
     await _give_up(world, code, _BEATS)
     with pytest.raises(GivenUp):
@@ -108,7 +97,7 @@ async def test_agent_whose_heartbeat_is_given_up_is_not_late_and_others_are(worl
 
 
 async def test_agent_that_falls_silent_after_its_heartbeat_was_given_up_is_lost(world: World) -> None:
-    [agent], [run] = await _busy(world, 1)
+    [agent], [run] = await world.busy(1)
     await _silence(world, [agent])
     await _give_up(world, TOO_LONG, _BEATS)
     with pytest.raises(GivenUp):
@@ -121,7 +110,7 @@ async def test_agent_that_falls_silent_after_its_heartbeat_was_given_up_is_lost(
 
 
 async def test_agent_whose_heartbeat_waits_for_its_commit_is_not_late(world: World) -> None:
-    [agent], [run] = await _busy(world, 1)
+    [agent], [run] = await world.busy(1)
     await _silence(world, [agent])
     async with world.database.transaction() as tx:
         await tx.execute("SELECT FROM agents FOR UPDATE")
@@ -135,7 +124,7 @@ async def test_agent_whose_heartbeat_waits_for_its_commit_is_not_late(world: Wor
 
 async def test_nobody_is_late_after_the_database_had_no_room_for_contact(world: World) -> None:
     """Neither are agents of other servers, of whose heartbeats this one knows nothing."""
-    agents, runs = await _busy(world, 2)
+    agents, runs = await world.busy(2)
     waiting = await world.start(".")
     await _silence(world, agents)
     await _give_up(world, NO_ROOM)
@@ -151,7 +140,7 @@ async def test_nobody_is_late_after_the_database_had_no_room_for_contact(world: 
 
 
 async def test_loss_that_takes_too_long_is_only_late(world: World) -> None:
-    [agent], [run] = await _busy(world, 1)
+    [agent], [run] = await world.busy(1)
     await _silence(world, [agent])
     await _give_up(world, TOO_LONG, _OTHERS)
     assert await _given_up(world) == {GivenUp}
@@ -162,7 +151,7 @@ async def test_loss_that_takes_too_long_is_only_late(world: World) -> None:
 
 
 async def test_nobody_is_lost_before_all_are_forgiven_an_outage(world: World) -> None:
-    [agent], [run] = await _busy(world, 1)
+    [agent], [run] = await world.busy(1)
     await _silence(world, [agent])
     await _give_up(world, TOO_LONG, "NEW.lease_until > OLD.lease_until")
     world.server.reaper._was_away = True

@@ -347,15 +347,6 @@ async def test_lost_agent_that_is_back_says_nothing_of_its_job_any_more(world: W
 # Most agents fall silent together
 
 
-async def _busy(world: World, count: int) -> tuple[list[UUID], list[Run]]:
-    agents = [await world.agent(f"x{number}") for number in range(count)]
-    runs = [await world.start(".") for _ in agents]
-    await world.server.schedule()
-    for agent in agents:
-        await world.begin(agent)
-    return agents, runs
-
-
 async def _silence(world: World, agents: Sequence[UUID], seconds_ago: float = 1.0) -> None:
     query = """UPDATE agents SET lease_until = clock_timestamp() - make_interval(secs => $2),
                       last_contact_at = clock_timestamp() - interval '300 s' WHERE id = ANY($1)"""
@@ -367,7 +358,7 @@ async def _states(runs: Sequence[Run]) -> str:
 
 
 async def test_most_agents_at_once_are_waited_for_one_lease_more(world: World) -> None:
-    agents, runs = await _busy(world, 4)
+    agents, runs = await world.busy(4)
     await _silence(world, agents[:3])
     await world.server.reaper.run_once()
     assert await _states(runs) == "RRRR"
@@ -383,7 +374,7 @@ async def test_most_agents_at_once_are_waited_for_one_lease_more(world: World) -
 
 
 async def test_agents_that_lapse_one_by_one_are_spared_one_by_one(world: World) -> None:
-    agents, runs = await _busy(world, 4)
+    agents, runs = await world.busy(4)
     await _silence(world, agents[:1])
     await _silence(world, agents[1:3], -LEASE_SECONDS / 4)  # nothing was heard of them either: they lapse soon
     await world.server.reaper.run_once()
@@ -398,7 +389,7 @@ async def test_agents_that_lapse_one_by_one_are_spared_one_by_one(world: World) 
 
 
 async def test_agents_that_hold_nothing_do_not_count(world: World) -> None:
-    agents, runs = await _busy(world, 2)
+    agents, runs = await world.busy(2)
     idle = [await world.agent(f"y{number}") for number in range(2)]
     await _silence(world, [*agents, *idle])
     await world.server.reaper.run_once()
@@ -407,7 +398,7 @@ async def test_agents_that_hold_nothing_do_not_count(world: World) -> None:
 
 
 async def test_few_agents_that_fall_silent_are_lost(world: World) -> None:
-    agents, runs = await _busy(world, 4)
+    agents, runs = await world.busy(4)
     await _silence(world, agents[:2])
     await world.server.reaper.run_once()
     assert sorted(await _states(runs)) == ["F", "F", "R", "R"]

@@ -225,6 +225,16 @@ class World:
         [verdict] = await self.server.reports.submit([report])
         return verdict
 
+    async def busy(self, count: int) -> tuple[list[UUID], list[Run]]:
+        """Return new agents, and for each of them the run whose one step it has started."""
+        agents = [await self.agent(f"x{number}") for number in range(count)]
+        runs = [await self.start(".") for _ in agents]
+        await self.server.schedule()
+        for agent in agents:
+            await self.begin(agent)
+        held = {(await run.step("a1")).agent_id: run for run in runs}
+        return agents, [held[agent] for agent in agents]
+
     async def begin(self, agent: UUID) -> Dispatch:
         """Start the one step that was sent to an agent."""
         dispatch = self.take_one(agent)
